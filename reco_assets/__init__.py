@@ -1,0 +1,3 @@
+"""Daily, checked, replayable feed recommendations for an app on PostgreSQL."""
+
+__version__ = "0.1.0"

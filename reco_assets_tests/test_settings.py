@@ -1,0 +1,39 @@
+import pytest
+
+from reco_assets.errors import SettingsError
+from reco_assets.settings import Settings, redact
+
+
+def test_an_unknown_setting_is_refused_with_the_nearest_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECO_N_NEIGHBOURS", "20")
+    with pytest.raises(SettingsError, match="RECO_N_NEIGHBOURS.*RECO_N_NEIGHBORS"):
+        Settings.load()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "limit"),
+    [
+        ("RECO_N_NEIGHBORS", "0", "greater than or equal to 1"),
+        ("RECO_POPULARITY_BLEND", "1.5", "less than or equal to 1"),
+        ("RECO_SIMILARITY_WEIGHTING", "euclid", "'bm25'"),
+        ("RECO_DATABASE_SCHEMA", "Robert'); --", "match pattern"),
+        ("RECO_INTERACTION_WEIGHTS", "view=-1", "must be above 0"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_with_name_and_range(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, limit: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        Settings.load()
+    assert name in str(caught.value)
+    assert limit in str(caught.value)
+
+
+def test_interaction_weights_read_from_a_shell_spelling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECO_INTERACTION_WEIGHTS", "view=0.5, hide=2")
+    assert Settings.load().interaction_weights == {"view": 0.5, "hide": 2.0}
+
+
+def test_a_password_never_reaches_a_message() -> None:
+    assert redact("postgresql://app:s3cret@db:5432/x") == "postgresql://app:***@db:5432/x"
