@@ -1,0 +1,1 @@
+"""Running every part on one machine: the embedded PostgreSQL and the processes around it."""

@@ -1,0 +1,91 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from reco_assets.local.embedded_postgres import embedded_postgres, running_server
+from reco_assets_tests.conftest import enterable
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return enterable(tmp_path) / "postgres"
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_the_last_to_leave_stops_the_server(directory: Path) -> None:
+    with embedded_postgres(directory, databases=("app",)) as first:
+        with embedded_postgres(directory, databases=("app",)) as second:
+            assert second.pid == first.pid
+        with psycopg.connect(first.url("app")) as connection:
+            connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+    assert running_server(directory) is None
+    with embedded_postgres(directory) as again, psycopg.connect(again.url("app")) as connection:
+        assert connection.execute("SELECT answer FROM kept").fetchone() == (42,)
+
+
+def test_a_server_orphaned_by_kill_9_is_adopted_with_its_rows(directory: Path) -> None:
+    script = (
+        "import sys, time, psycopg\n"
+        "from pathlib import Path\n"
+        "from reco_assets.local.embedded_postgres import embedded_postgres\n"
+        "with embedded_postgres(Path(sys.argv[1]), databases=('app',)) as server:\n"
+        "    with psycopg.connect(server.url('app')) as connection:\n"
+        "        connection.execute('CREATE TABLE kept AS SELECT 42 AS answer')\n"
+        "    print(server.pid, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", script, directory], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    pid = int(owner.stdout.readline())
+    owner.kill()
+    owner.communicate()
+    with embedded_postgres(directory) as adopted, psycopg.connect(adopted.url("app")) as connection:
+        assert adopted.pid == pid
+        assert connection.execute("SELECT answer FROM kept").fetchone() == (42,)
+    assert not _alive(pid)
+
+
+def test_a_killed_server_comes_back_with_every_committed_row(directory: Path) -> None:
+    with embedded_postgres(directory, databases=("app",)) as server:
+        with psycopg.connect(server.url("app")) as connection:
+            connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+        os.kill(server.pid, signal.SIGKILL)
+        deadline = time.monotonic() + 20
+        while running_server(directory) is not None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        with embedded_postgres(directory) as again, psycopg.connect(again.url("app")) as connection:
+            assert connection.execute("SELECT answer FROM kept").fetchone() == (42,)
+
+
+def test_a_directory_only_its_owner_may_enter_is_no_obstacle(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reco_assets.local.embedded_postgres._ROOT_STATE", directory.parent / "state")
+    private = directory.parent / "private"
+    private.mkdir(mode=0o700)
+    with (
+        embedded_postgres(private / "postgres", databases=("app",)) as server,
+        psycopg.connect(server.url("app")) as connection,
+    ):
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_stranger_without_the_password_is_refused(directory: Path) -> None:
+    with (
+        embedded_postgres(directory) as server,
+        pytest.raises(psycopg.OperationalError, match="password"),
+    ):
+        psycopg.connect(f"postgresql://postgres:guess@127.0.0.1:{server.port}/postgres")
