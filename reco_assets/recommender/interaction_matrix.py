@@ -1,0 +1,163 @@
+"""Events summed up per user and post: what every model and baseline is computed from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from reco_assets.errors import BadInput, CorruptArtifact
+from reco_assets.recommender.artifact import read_artifact, take, write_artifact
+from reco_assets.recommender.interaction_log import InteractionLog
+
+Array = npt.NDArray[Any]
+
+KIND = "interaction matrix"
+_REDO = "reco run --partition DATE"
+
+
+@dataclass(frozen=True, eq=False)
+class InteractionMatrix:
+    """Who did what, summed up. Rows are users, columns posts, of the log it was built from.
+
+    Attributes:
+        user_ids: (n_users, 16) uint8, sorted.
+        post_ids: (n_posts, 16) uint8, sorted.
+        weights: (n_users, n_posts) CSR, float64, sorted indices, every stored value positive.
+        last_interaction_at: CSR of the same sparsity, int64: the pair's newest event, in
+            microseconds since the epoch, UTC.
+        as_of_us: the events lie strictly before this instant.
+    """
+
+    user_ids: Array
+    post_ids: Array
+    weights: sp.csr_array
+    last_interaction_at: sp.csr_array
+    as_of_us: int
+
+    def __post_init__(self) -> None:
+        shape = (len(self.user_ids), len(self.post_ids))
+        for name in ("weights", "last_interaction_at"):
+            if getattr(self, name).shape != shape:
+                raise BadInput(f"{name} has shape {getattr(self, name).shape}; the ids say {shape}.")
+        same = np.array_equal(self.weights.indptr, self.last_interaction_at.indptr) and np.array_equal(
+            self.weights.indices, self.last_interaction_at.indices
+        )
+        if not same:
+            raise BadInput("weights and last_interaction_at must store the same (user, post) pairs.")
+
+    @classmethod
+    def from_log(
+        cls,
+        log: InteractionLog,
+        as_of_us: int,
+        *,
+        interaction_weights: Mapping[str, float],
+        max_repeats: int = 3,
+    ) -> Self:
+        """Sum the weights of the events strictly before `as_of_us`.
+
+        Of the events of one user with one post and of one type, at most `max_repeats` count; the
+        newest of them all gives the time. An empty log gives a matrix without entries.
+
+        Raises:
+            BadInput: an event's type has no weight, or a parameter is out of range.
+        """
+        if max_repeats < 1:
+            raise BadInput(f"max_repeats is {max_repeats}; it must be at least 1.")
+        kept = log.created_at < as_of_us
+        users, posts = log.user_index[kept], log.post_index[kept]
+        types, created_at = log.interaction_type[kept], log.created_at[kept]
+        type_weights = _weights_of_types(log, types, interaction_weights)
+
+        n_types = max(1, len(log.interaction_types))
+        pairs = users.astype(np.int64) * max(1, log.n_posts) + posts
+        triples, counts = np.unique(pairs * n_types + types, return_counts=True)
+        # Sums are taken in the order of the types' codes, so that equal histories have equal weights.
+        values = np.minimum(counts, max_repeats) * type_weights[triples % n_types]
+        pair_of_triple = triples // n_types
+        first = np.flatnonzero(np.diff(pair_of_triple, prepend=-1))
+        cells = pair_of_triple[first]
+        weights = np.add.reduceat(values, first) if len(first) else np.empty(0)
+        newest = np.full(len(cells), np.iinfo(np.int64).min)
+        np.maximum.at(newest, np.searchsorted(cells, pairs), created_at)
+
+        rows, columns = np.divmod(cells, max(1, log.n_posts))
+        indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=log.n_users))])
+        return cls(
+            user_ids=log.user_ids,
+            post_ids=log.post_ids,
+            weights=_csr(weights, columns, indptr, log),
+            last_interaction_at=_csr(newest, columns, indptr, log),
+            as_of_us=as_of_us,
+        )
+
+    def save(self, directory: Path | str) -> Path:
+        """Write the matrix as a directory of arrays; see `artifact.write_artifact`."""
+        arrays = {
+            "user_ids": self.user_ids,
+            "post_ids": self.post_ids,
+            "indptr": self.weights.indptr.astype(np.int64),
+            "indices": self.weights.indices.astype(np.int32),
+            "weights": self.weights.data,
+            "last_interaction_at": self.last_interaction_at.data,
+        }
+        return write_artifact(directory, KIND, arrays, {"as_of_us": self.as_of_us})
+
+    @classmethod
+    def load(cls, directory: Path | str, *, mmap: bool = True, redo: str = _REDO) -> Self:
+        """Read a saved matrix.
+
+        Raises:
+            MissingUpstream: there is none.
+            CorruptArtifact: it cannot be read, or its arrays contradict each other.
+        """
+        arrays, metadata = read_artifact(directory, KIND, redo=redo, mmap=mmap)
+        user_ids, post_ids, indptr, indices, weights, newest = take(
+            arrays,
+            directory,
+            *("user_ids", "post_ids", "indptr", "indices", "weights", "last_interaction_at"),
+            redo=redo,
+        )
+        shape = (len(user_ids), len(post_ids))
+        try:
+            return cls(
+                user_ids=user_ids,
+                post_ids=post_ids,
+                weights=sp.csr_array((weights, indices, indptr), shape=shape),
+                last_interaction_at=sp.csr_array((newest, indices, indptr), shape=shape),
+                as_of_us=int(metadata["as_of_us"]),
+            )
+        except (BadInput, ValueError, KeyError, TypeError) as error:
+            raise CorruptArtifact(
+                f"{directory} contradicts itself: {error} Remove it and make it again with `{redo}`."
+            ) from error
+
+
+def _weights_of_types(log: InteractionLog, types: Array, interaction_weights: Mapping[str, float]) -> Array:
+    """(n_types,) float64, after checking that every type that occurs has a positive weight."""
+    occurring = {log.interaction_types[code] for code in np.unique(types)}
+    unknown = sorted(occurring - set(interaction_weights))
+    if unknown:
+        raise BadInput(
+            f"No weight for interaction type {', '.join(map(repr, unknown))}; add it to "
+            "RECO_INTERACTION_WEIGHTS (for example view=0.1,click=0.3)."
+        )
+    for name in sorted(occurring):
+        if not 0 < interaction_weights[name] < np.inf:
+            raise BadInput(
+                f"The weight of {name!r} is {interaction_weights[name]}; it must be positive and finite."
+            )
+    return np.array([interaction_weights.get(name, 0.0) for name in log.interaction_types], dtype=np.float64)
+
+
+def _csr(data: Array, columns: Array, indptr: Array, log: InteractionLog) -> sp.csr_array:
+    matrix = sp.csr_array(
+        (data, columns.astype(np.int32), indptr.astype(np.int64)), shape=(log.n_users, log.n_posts)
+    )
+    matrix.has_sorted_indices = True
+    matrix.has_canonical_format = True
+    return matrix
