@@ -12,7 +12,7 @@ import os
 import platform
 import time
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numba
@@ -121,12 +121,12 @@ def main() -> None:
     rows = recommenders(arguments.quick)
     days = []
     for month in arguments.months:
-        day = datetime(YEAR, month, 1, tzinfo=timezone.utc)
+        day = datetime(YEAR, month, 1, tzinfo=UTC)
         while day.month == month:
             day_us = int(day.timestamp()) * 1_000_000
             events = window(log, day_us - WINDOW_DAYS * MICROSECONDS_PER_DAY)
             days.append(judge_day(rows, events, day_us, interaction_weights=DEFAULT_INTERACTION_WEIGHTS))
-            day = datetime.fromtimestamp(day_us / 1e6 + 86_400, tz=timezone.utc)
+            day = datetime.fromtimestamp(day_us / 1e6 + 86_400, tz=UTC)
     report = summarise(days, model="knn, defaults", k=10, rng=np.random.default_rng(0))
 
     print(
@@ -134,8 +134,8 @@ def main() -> None:
         f"numpy {np.__version__}, scipy {scipy.__version__}, numba {numba.__version__}"
     )
     print(
-        f"CI&T Deskdrop, {log.n_interactions:,} events; months {arguments.months} of {YEAR}: {report.n_days} days, "
-        f"{report.n_user_days:,} user-days; {time.perf_counter() - started:.0f} s\n"
+        f"CI&T Deskdrop, {log.n_interactions:,} events; months {arguments.months} of {YEAR}: "
+        f"{report.n_days} days, {report.n_user_days:,} user-days; {time.perf_counter() - started:.0f} s\n"
     )
     print("| @10 | HR | NDCG | recall | MRR | coverage | NDCG of defaults − this [95 %] |")
     print("|---|---|---|---|---|---|---|")

@@ -354,7 +354,8 @@ class UserKNNRecommender:
         weights = inputs.weights
         if self.similarity_window_days is not None:
             recent = inputs.entry_ages() <= self.similarity_window_days
-            weights = _like(weights, np.where(recent, weights.data, 0.0))
+            # A copy: eliminate_zeros moves the indices in place, and they are the caller's.
+            weights = _like(weights, np.where(recent, weights.data, 0.0)).copy()
             weights.eliminate_zeros()
         weighted = similarity_weights(weights, self.similarity_weighting)
         # The factor 10 cancels in a cosine, but not beside a shrinkage.
