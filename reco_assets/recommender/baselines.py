@@ -62,8 +62,8 @@ class _PostScores(_Baseline):
         posts, scores = kernel.recommend_to(
             users,
             n,
-            neighbors=np.empty((len(users), 0), dtype=np.int32),
-            similarities=np.empty((len(users), 0), dtype=np.float32),
+            neighbors=np.empty((shape[0], 0), dtype=np.int32),
+            similarities=np.empty((shape[0], 0), dtype=np.float32),
             votes=sp.csr_array(shape, dtype=np.float64),
             factors=kernel.PostFactors(np.ones(shape[1]), self.post_scores()),
             blend=1.0,

@@ -7,12 +7,7 @@ order of summation, so the result does not depend on threads or chunks.
 Ties: the lower index comes first, for neighbours as for posts.
 """
 
-import itertools
-import os
-import threading
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -21,18 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from reco_assets.errors import FitCancelled
 from reco_assets.recommender.masks import Masks
+from reco_assets.recommender.threads import Progress, ShouldStop, run_chunks
 
 Array = npt.NDArray[Any]
-Progress = Callable[[int, int], None]
-ShouldStop = Callable[[], bool]
 F = TypeVar("F", bound=Callable[..., Any])
 
-CHUNKS = 64
-"""Enough to balance the threads and to notice a cancellation soon, few enough to cost nothing."""
-
-_POLL_SECONDS = 0.2
 # Rounding of the approximate similarity that preselects candidates stays far below this.
 _SLACK = 1.0 - 1e-12
 
@@ -249,36 +238,32 @@ def find_neighbors(
     Raises:
         FitCancelled: `should_stop` said so.
     """
-    users = np.ascontiguousarray(users, dtype=np.int32)
+    users = _frozen(users, np.int32)
     inverted = weights.tocsc()
     values = np.asarray(weights.data, dtype=np.float64)
+    row_of_entry = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
     # One entry after the other, in a fixed order: equal rows must get equal norms.
-    squared_norms = np.bincount(_row_of_entry(weights), values * values, minlength=weights.shape[0])
-    indptr, posts = weights.indptr.astype(np.int64), weights.indices.astype(np.uint32)
-    post_indptr, post_users = inverted.indptr.astype(np.int64), inverted.indices.astype(np.uint32)
-    post_weights = inverted.data.astype(np.float64)
+    squared_norms = np.bincount(row_of_entry, values * values, minlength=weights.shape[0])
+    inputs = (
+        _frozen(weights.indptr, np.int64),
+        _frozen(weights.indices, np.uint32),
+        _frozen(values, np.float64),
+        _frozen(inverted.indptr, np.int64),
+        _frozen(inverted.indices, np.uint32),
+        _frozen(inverted.data, np.float64),
+        _frozen(squared_norms, np.float64),
+        float(shrinkage),
+        min_overlap,
+    )
     neighbors = np.empty((len(users), n_neighbors), dtype=np.int32)
     similarities = np.empty((len(users), n_neighbors), dtype=np.float32)
 
     def work(start: int, stop: int) -> None:
-        _neighbors_of(
-            users[start:stop],
-            indptr,
-            posts,
-            values,
-            post_indptr,
-            post_users,
-            post_weights,
-            squared_norms,
-            float(shrinkage),
-            min_overlap,
-            neighbors[start:stop],
-            similarities[start:stop],
-        )
+        _neighbors_of(users[start:stop], *inputs, neighbors[start:stop], similarities[start:stop])
 
-    per_post = np.diff(post_indptr)[posts.astype(np.int64)]
-    cost = np.bincount(_row_of_entry(weights), per_post, minlength=weights.shape[0])[users]
-    _run_chunks(work, cost + weights.shape[0] / 4, n_threads, progress, should_stop)
+    readers = np.diff(inverted.indptr)[weights.indices]
+    cost = np.bincount(row_of_entry, readers, minlength=weights.shape[0])[users]
+    run_chunks(work, cost + weights.shape[0] / 4, n_threads, progress, should_stop)
     return neighbors, similarities
 
 
@@ -323,10 +308,10 @@ def _recommend_to(
         u = users[row]
         scores[:] = 0.0
         for j in range(neighbors.shape[1]):
-            v = neighbors[row, j]
+            v = neighbors[u, j]
             if v < 0:
                 break
-            similarity = np.float64(similarities[row, j])
+            similarity = np.float64(similarities[u, j])
             for p in range(vote_indptr[v], vote_indptr[v + 1]):
                 scores[vote_posts[p]] += similarity * votes[p]
         for post in range(n_posts):
@@ -383,8 +368,8 @@ def recommend_to(
     Args:
         users: (m,) rows of `votes`.
         n: columns of the result.
-        neighbors: (m, k) int32 neighbours of each of `users`, -1 after the last.
-        similarities: (m, k) float32.
+        neighbors: (n_users, k) int32 neighbours of every user, -1 after the last.
+        similarities: (n_users, k) float32.
         votes: (n_users, n_posts) CSR.
         factors: the posts' freshness and popularity.
         blend: share of popularity in the score, 0 … 1.
@@ -400,93 +385,43 @@ def recommend_to(
     Raises:
         FitCancelled: `should_stop` said so.
     """
-    users = np.ascontiguousarray(users, dtype=np.int32)
-    vote_indptr, vote_posts = votes.indptr.astype(np.int64), votes.indices.astype(np.uint32)
-    vote_data = np.asarray(votes.data, dtype=np.float64)
+    users = _frozen(users, np.int32)
     posts = np.empty((len(users), n), dtype=np.int32)
     scores = np.empty((len(users), n))
+    inputs = (
+        _frozen(neighbors, np.int32),
+        _frozen(similarities, np.float32),
+        _frozen(votes.indptr, np.int64),
+        _frozen(votes.indices, np.uint32),
+        _frozen(votes.data, np.float64),
+        _frozen(factors.freshness, np.float64),
+        _frozen(factors.popularity, np.float64),
+        float(blend),
+        _frozen(masks.eligible, np.bool_),
+        _frozen(masks.seen_indptr, np.int64),
+        _frozen(masks.seen_posts, np.int32),
+        _frozen(masks.blocked_indptr, np.int64),
+        _frozen(masks.blocked_authors, np.int32),
+        _frozen(masks.author_indptr, np.int64),
+        _frozen(masks.author_posts, np.int32),
+    )
 
     def work(start: int, stop: int) -> None:
-        _recommend_to(
-            users[start:stop],
-            neighbors[start:stop],
-            similarities[start:stop],
-            vote_indptr,
-            vote_posts,
-            vote_data,
-            factors.freshness,
-            factors.popularity,
-            float(blend),
-            masks.eligible,
-            masks.seen_indptr,
-            masks.seen_posts,
-            masks.blocked_indptr,
-            masks.blocked_authors,
-            masks.author_indptr,
-            masks.author_posts,
-            posts[start:stop],
-            scores[start:stop],
-        )
+        _recommend_to(users[start:stop], *inputs, posts[start:stop], scores[start:stop])
 
     cost = np.ones(len(users))
-    _run_chunks(work, cost, n_threads, progress, should_stop)
+    run_chunks(work, cost, n_threads, progress, should_stop)
     return posts, scores
 
 
-# --- Threads ------------------------------------------------------------------------------------
+def _frozen(array: Array, dtype: Any) -> Array:
+    """A contiguous read-only view, without a copy where the type allows.
 
-
-def _run_chunks(
-    work: Callable[[int, int], None],
-    cost: Array,
-    n_threads: int | None,
-    progress: Progress | None,
-    should_stop: ShouldStop | None,
-) -> None:
-    """Call `work(start, stop)` over all rows, in chunks of about equal cost, on a pool of threads.
-
-    `progress` and `should_stop` run on the calling thread, so they need no locks; whatever they or
-    the work raise ends the other threads after their current chunk.
+    numba compiles once more for each mix of writable and memory-mapped arrays; this leaves one.
     """
-    total = len(cost)
-    if total == 0:
-        return
-    cumulated = np.cumsum(cost)
-    bounds = np.searchsorted(cumulated, np.linspace(0, cumulated[-1], CHUNKS + 1)[1:-1])
-    edges = np.unique(np.concatenate([[0], bounds, [total]])).tolist()
-    chunks = deque(itertools.pairwise(edges))
-    stopping = threading.Event()
-    done = [0]
-
-    def take_chunks() -> None:
-        while not stopping.is_set():
-            try:
-                start, stop = chunks.popleft()
-            except IndexError:
-                return
-            work(start, stop)
-            done.append(stop - start)
-
-    workers = min(n_threads or available_cores(), len(chunks))
-    with ThreadPoolExecutor(workers, thread_name_prefix="reco-kernel") as pool:
-        pending: set[Future[None]] = {pool.submit(take_chunks) for _ in range(workers)}
-        try:
-            while pending:
-                finished, pending = wait(pending, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    future.result()
-                if progress is not None:
-                    progress(sum(done), total)
-                if should_stop is not None and should_stop():
-                    raise FitCancelled(f"Stopped on request after {sum(done):,} of {total:,} users.")
-        finally:
-            stopping.set()
-
-
-def available_cores() -> int:
-    """Cores this process may run on, which in a container is less than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _row_of_entry(matrix: sp.csr_array) -> Array:
-    return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    array = np.ascontiguousarray(array)
+    if array.dtype == np.int32 and dtype is np.uint32:
+        array = array.view(np.uint32)  # indices are never negative
+    frozen = np.asarray(array, dtype=dtype).view(np.ndarray)
+    frozen.flags.writeable = False
+    return frozen

@@ -17,6 +17,7 @@ from reco_assets.recommender.fit_inputs import FitInputs
 from reco_assets.recommender.interaction_log import rows_of
 from reco_assets.recommender.masks import Masks
 from reco_assets.recommender.recommendation_lists import RecommendationLists
+from reco_assets.recommender.threads import Progress, ShouldStop
 from reco_assets.recommender.weighting import (
     SIMILARITY_WEIGHTINGS,
     VOTE_WEIGHTINGS,
@@ -30,7 +31,8 @@ Array = npt.NDArray[Any]
 
 KIND = "user-knn model"
 _REDO = "reco run --partition DATE"
-_MASK_ARRAYS = tuple(Masks.__dataclass_fields__)
+# What was seen are the entries of the votes.
+_MASK_ARRAYS = tuple(name for name in Masks.__dataclass_fields__ if not name.startswith("seen_"))
 _REQUIRED_ARRAYS = (
     *("neighbors", "similarities", "vote_indptr", "vote_posts", "votes"),
     *("freshness", "popularity", "active_users"),
@@ -162,8 +164,8 @@ class UserKNNRecommender:
         hidden_author: Array | None = None,
         user_ids: Array | None = None,
         post_ids: Array | None = None,
-        progress: kernel.Progress | None = None,
-        should_stop: kernel.ShouldStop | None = None,
+        progress: Progress | None = None,
+        should_stop: ShouldStop | None = None,
     ) -> Self:
         """Find everybody's neighbours and prepare the votes.
 
@@ -221,19 +223,21 @@ class UserKNNRecommender:
             (m, k) int32 users, most similar first, -1 after the last, and (m, k) float32 similarities.
         """
         users = np.arange(self.n_users_) if user_indices is None else self._checked(user_indices)
-        found = users >= 0
-        return (
-            np.where(found[:, None], self.neighbors_[users], np.int32(-1)),
-            np.where(found[:, None], self.similarities_[users], np.float32(0)),
-        )
+        known = users >= 0
+        k = self.neighbors_.shape[1]
+        neighbors = np.full((len(users), k), -1, dtype=np.int32)
+        similarities = np.zeros((len(users), k), dtype=np.float32)
+        neighbors[known] = self.neighbors_[users[known]]
+        similarities[known] = self.similarities_[users[known]]
+        return neighbors, similarities
 
     def recommend(
         self,
         user_indices: Array | None = None,
         n: int | None = None,
         *,
-        progress: kernel.Progress | None = None,
-        should_stop: kernel.ShouldStop | None = None,
+        progress: Progress | None = None,
+        should_stop: ShouldStop | None = None,
     ) -> RecommendationLists:
         """The best posts for each of the users, a user once.
 
@@ -252,8 +256,8 @@ class UserKNNRecommender:
         posts, scores = kernel.recommend_to(
             users,
             max(1, min(n, self.n_posts_)),
-            neighbors=self.neighbors_[users],
-            similarities=self.similarities_[users],
+            neighbors=self.neighbors_,
+            similarities=self.similarities_,
             votes=self.votes_,
             factors=self.factors_,
             blend=self.popularity_blend,
@@ -340,7 +344,11 @@ class UserKNNRecommender:
             ) from error
         model.neighbors_, model.similarities_ = arrays["neighbors"], arrays["similarities"]
         model.factors_ = kernel.PostFactors(arrays["freshness"], arrays["popularity"])
-        model.masks_ = Masks(**{name: arrays[name] for name in _MASK_ARRAYS})
+        model.masks_ = Masks(
+            seen_indptr=arrays["vote_indptr"],
+            seen_posts=arrays["vote_posts"],
+            **{name: arrays[name] for name in _MASK_ARRAYS},
+        )
         model.active_users_ = arrays["active_users"]
         for name in model._optional_arrays():
             setattr(model, f"{name}_", arrays.get(name))

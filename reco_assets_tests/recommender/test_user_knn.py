@@ -97,6 +97,8 @@ def test_an_unknown_user_has_no_neighbors() -> None:
     neighbors, similarities = UserKNNRecommender(**PLAIN).fit(READS).kneighbors([-1, 0])
     assert neighbors.tolist() == [[-1, -1], [1, 2]]
     assert similarities[0].tolist() == [0, 0]
+    nobody = UserKNNRecommender().fit(sp.csr_array((0, 2), dtype=np.float64))
+    assert nobody.kneighbors([-1])[0].tolist() == [[-1]]
 
 
 def test_threads_do_not_change_a_bit() -> None:
