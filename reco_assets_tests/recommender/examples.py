@@ -17,7 +17,7 @@ def ids(n: int, first_byte: int = 0) -> np.ndarray:
     """(n, 16) ascending ids; the last bytes are zero, which byte strings like to lose."""
     rows = np.zeros((n, 16), dtype=np.uint8)
     rows[:, 0] = first_byte
-    rows[:, 1:3] = np.arange(n, dtype=">u2").reshape(-1, 1).view(np.uint8)
+    rows[:, 12:14] = np.arange(n, dtype=">u2").reshape(-1, 1).view(np.uint8)
     return rows
 
 
