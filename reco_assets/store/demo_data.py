@@ -274,7 +274,8 @@ class DemoWorld:
             return self._users.created_between(number - 10 * self._users.period_days, number)[-1:].repeat(
                 len(posts)
             )
-        return users[np.searchsorted(chances, self._uniform("author", posts) * chances[-1], side="right")]
+        rows = np.searchsorted(chances, self._uniform("author", posts) * chances[-1], side="right")
+        return np.asarray(users[rows])
 
     def _is_one_timer(self, users: Array) -> Array:
         """Who comes once, on the day of the sign-up, sees one post and never returns."""
@@ -298,7 +299,7 @@ class DemoWorld:
         """Evenly spaced instants, moved within their day to the hours when people are awake."""
         part = (seconds % DAY_S) / DAY_S + 0.04 * (self._uniform(name, index) - 0.5)
         hours = np.interp(np.clip(part, 0, 0.99999), _CLOCK, np.arange(25.0))
-        return seconds // DAY_S * DAY_US + (hours * 3600e6).astype(np.int64)
+        return np.asarray(seconds // DAY_S * DAY_US + (hours * 3600e6).astype(np.int64))
 
     @property
     def _users(self) -> "_Arrivals":
@@ -342,7 +343,7 @@ class _Arrivals:
         """(m,) int64 seconds since the epoch, ascending with the index."""
         periods, place = np.divmod(index, self.n)
         period_s = self.period_days * DAY_S
-        return periods * period_s + ((2 * place + 1) * period_s) // (2 * self.n)
+        return np.asarray(periods * period_s + ((2 * place + 1) * period_s) // (2 * self.n))
 
     def created_on(self, number: int) -> Array:
         return self.created_between(number, number + 1)
