@@ -8,7 +8,6 @@ at start. `docs/settings.md` lists them all, and a test keeps it complete.
 import difflib
 import os
 from datetime import date
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -32,6 +31,11 @@ def _parse_weights(value: Any) -> Any:
     return {name.strip(): weight.strip() for name, weight in pairs}
 
 
+def _none_by_name(value: Any) -> Any:
+    """`RECO_VOTE_HALF_LIFE_DAYS=none` switches off what has a default."""
+    return None if isinstance(value, str) and value.strip().lower() == "none" else value
+
+
 def _check_weights(weights: dict[str, float]) -> dict[str, float]:
     if not weights:
         raise ValueError("at least one interaction type needs a weight")
@@ -46,6 +50,7 @@ def _check_weights(weights: dict[str, float]) -> dict[str, float]:
 InteractionWeights = Annotated[
     dict[str, float], NoDecode, BeforeValidator(_parse_weights), AfterValidator(_check_weights)
 ]
+OptionalDays = Annotated[float | None, BeforeValidator(_none_by_name)]
 SimilarityWeighting = Literal["none", "tfidf", "sqrt_tfidf", "binary_tfidf", "bm25"]
 VoteWeighting = Literal["raw", "sqrt", "binary"]
 
@@ -85,11 +90,11 @@ class ModelSettings(BaseModel):
     vote_weighting: VoteWeighting = Field(
         "binary", description="What a neighbour's interactions with a post are worth as a vote."
     )
-    vote_half_life_days: float | None = Field(
-        1.0, gt=0, le=3650, description="Days after which a vote counts half; empty: votes do not age."
+    vote_half_life_days: OptionalDays = Field(
+        1.0, gt=0, le=3650, description="Days after which a vote counts half; `none`: votes do not age."
     )
-    freshness_half_life_days: float | None = Field(
-        1.0, gt=0, le=3650, description="Post age in days that halves its score; empty: age does not matter."
+    freshness_half_life_days: OptionalDays = Field(
+        1.0, gt=0, le=3650, description="Post age in days that halves its score; `none`: age does not matter."
     )
     popularity_blend: float = Field(
         0.2, ge=0, le=1, description="Share of decayed popularity mixed into every score."
@@ -113,7 +118,7 @@ def _positive(description: str, default: float, upper: float) -> Any:
     return Field(default, gt=0, le=upper, description=description)
 
 
-class Settings(BaseSettings, ModelSettings):  # type: ignore[misc]  # both are pydantic models; the configs agree
+class Settings(BaseSettings, ModelSettings):
     """All settings, read from the environment."""
 
     model_config = SettingsConfigDict(
@@ -130,6 +135,11 @@ class Settings(BaseSettings, ModelSettings):  # type: ignore[misc]  # both are p
     )
     database_schema: str = Field(
         "public", pattern=r"^[a-z_][a-z0-9_]{0,62}$", description="Schema that holds all tables."
+    )
+    dagster_database_url: str | None = Field(
+        None,
+        description="PostgreSQL URL of Dagster's own storage; empty: a database of its own on the "
+        "embedded server, or RECO_DATABASE_URL.",
     )
     pool_size: int = Field(5, ge=1, le=200, description="Connections a process keeps at most.")
     connect_timeout_s: float = _positive("Seconds to wait for a connection before giving up.", 10.0, 300)
@@ -223,13 +233,20 @@ class Settings(BaseSettings, ModelSettings):  # type: ignore[misc]  # both are p
         """The part that shapes the lists."""
         return ModelSettings(**{name: getattr(self, name) for name in ModelSettings.model_fields})
 
-    @cached_property
+    @property
     def storage(self) -> Path:
+        """Where Parquet files and model artifacts go."""
         return self.storage_dir or self.home / "storage"
 
     @property
     def tracking_uri(self) -> str:
+        """Where MLflow keeps runs and the registry."""
         return self.mlflow_tracking_uri or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+
+    @property
+    def artifact_root(self) -> str:
+        """Where MLflow puts artifacts when it keeps its own store below RECO_HOME."""
+        return (self.home / "mlflow" / "artifacts").absolute().as_uri()
 
 
 def describe_invalid(error: ValidationError, prefix: str = "") -> list[str]:

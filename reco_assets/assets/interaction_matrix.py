@@ -1,0 +1,59 @@
+"""The trailing window of interactions, weighted, as a users × posts matrix."""
+
+import dagster as dg
+
+from reco_assets.assets.partitions import (
+    GROUP,
+    OWNERS,
+    daily_partitions,
+    explained,
+    partition_day,
+    retry_transient_errors,
+)
+from reco_assets.assets.raw_interactions import raw_interactions
+from reco_assets.resources.postgres import PostgresResource
+from reco_assets.resources.run_config import InteractionMatrixConfig
+from reco_assets.resources.storage import FileStorage, end_of_day_us, write_json
+
+
+@dg.asset(
+    deps=[raw_interactions],
+    partitions_def=daily_partitions,
+    backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=1),
+    retry_policy=retry_transient_errors,
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"numpy", "scipy"},
+)
+def interaction_matrix(
+    context: dg.AssetExecutionContext,
+    config: InteractionMatrixConfig,
+    postgres: PostgresResource,
+    storage: FileStorage,
+) -> dg.MaterializeResult:
+    """Who did what with which post in the `window_days` that end with the partition.
+
+    Holds the interactions in integer codes, a snapshot of what the app said about their posts
+    (author, creation, eligibility, who hides whom), and the weighted matrix. Everything after this
+    step is computed from it alone, so that a past day is replayed as it was.
+    """
+    from reco_assets.pipeline.reports import matrix_metadata
+    from reco_assets.pipeline.window import read_window
+    from reco_assets.recommender.interaction_matrix import InteractionMatrix
+
+    day = partition_day(context)
+    with explained(), storage.writing("interaction_matrix"):
+        days = storage.window(day, config.window_days, postgres.settings.start_date)
+        paths = [storage.raw_day(each) for each in days]
+        with postgres.transaction() as connection:
+            log = read_window(paths, connection, config.interaction_weights)
+        matrix = InteractionMatrix.from_log(
+            log,
+            end_of_day_us(day),
+            interaction_weights=config.interaction_weights,
+            max_repeats=config.max_repeats,
+        )
+        log.save(storage.log(day))
+        matrix.save(storage.matrix(day))
+        write_json(storage.matrix_settings(day), config.model_dump())
+    return dg.MaterializeResult(metadata=matrix_metadata(log, matrix, days))

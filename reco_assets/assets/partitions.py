@@ -1,0 +1,39 @@
+"""What all assets share: the daily partitions, how a step reports failure, and how it is retried."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+
+import dagster as dg
+
+from reco_assets.errors import RecoError
+from reco_assets.settings import Settings
+
+GROUP = "recommendations"
+OWNERS = ["team:recommendations"]
+
+daily_partitions = dg.DailyPartitionsDefinition(
+    start_date=Settings.load().start_date.isoformat(), timezone="UTC"
+)
+"""Partition D holds the interactions with `created_at` in [D, D + 1), UTC."""
+
+retry_transient_errors = dg.RetryPolicy(max_retries=2, delay=3, backoff=dg.Backoff.EXPONENTIAL)
+"""For a lost connection or a busy lock. `explained` keeps it from repeating what cannot get better."""
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn our errors into failures that show their message alone, retried only where that can help."""
+    try:
+        yield
+    except RecoError as error:
+        raise dg.Failure(
+            description=str(error),
+            metadata={"error": type(error).__name__, "retried": error.transient},
+            allow_retries=error.transient,
+        ) from error
+
+
+def partition_day(context: dg.AssetExecutionContext) -> date:
+    """The day of a run over one partition."""
+    return date.fromisoformat(context.partition_key)

@@ -1,0 +1,84 @@
+"""`reco demo`."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+
+@click.command("demo")
+def command() -> None:
+    """From nothing to published recommendations, with a report.
+
+    Starts a private PostgreSQL below RECO_HOME (.reco in the checkout), creates the tables, fills
+    them with demo data, and runs the pipeline through Dagster for yesterday. Run again, it does only
+    what is missing: on the same day nothing, on a later one the days since.
+
+    Refuses to fill a database that holds data of its own.
+    """
+    from datetime import UTC, datetime
+
+    from reco_assets.cli import runs
+    from reco_assets.cli.report import print_report
+    from reco_assets.cli.run_command import missing_days
+    from reco_assets.local.stack import local_stack
+    from reco_assets.settings import Settings
+    from reco_assets.store import migrate
+    from reco_assets.store.database import create_engine_for, transaction
+    from reco_assets.store.demo_data import DemoWorld
+    from reco_assets.store.demo_writer import seed_demo
+    from reco_assets.store.generations import live_generation
+
+    began = time.monotonic()
+    settings = Settings.load()
+    day = runs.yesterday()
+    with _step("PostgreSQL"), local_stack(settings) as complete:
+        migration = migrate.upgrade(complete)
+        engine = create_engine_for(complete, application_name="reco demo")
+        click.echo(f"  schema {migration.after}" + ("" if migration.created else ", already there"))
+
+        with _step("Demo data"):
+            seeded = seed_demo(
+                engine,
+                DemoWorld(),
+                day,
+                now=datetime.now(UTC),
+                progress=lambda last, rows: click.echo(f"  until {last}: {rows.interactions:,} interactions"),
+            )
+            if not seeded.days:
+                click.echo(f"  already there until {day}")
+
+        with _step("Pipeline"), runs.dagster_instance() as instance:
+            with transaction(engine) as connection:
+                live = live_generation(connection)
+            if live is not None and live.partition_date >= day:
+                click.echo(f"  already published for {day}; `reco run` does it again")
+            else:
+                if missing := missing_days(complete, day, day):
+                    _must_succeed(runs.run_days(instance, ["raw_interactions"], missing[0], missing[-1]))
+                _must_succeed(runs.run_days(instance, runs.ASSETS, day, day))
+            print_report(complete, engine, instance)
+        engine.dispose()
+    click.echo(f"\nDone in {time.monotonic() - began:.0f} s. Next:")
+    for line, meaning in (
+        ("make dev", "the same in the Dagster and MLflow UIs, with schedule and alerts"),
+        ("make test", "the whole suite"),
+        (".venv/bin/reco recommend", "another user's list, explained"),
+        (".venv/bin/reco run --from DAY --to DAY", "backfill"),
+        (".venv/bin/reco --help", "your own data: import, migrate, doctor"),
+    ):
+        click.echo(f"  {line:<40}{meaning}")
+
+
+@contextmanager
+def _step(name: str) -> Iterator[None]:
+    click.secho(name, bold=True)
+    yield
+
+
+def _must_succeed(results: "list[dg.ExecuteInProcessResult]") -> None:  # noqa: F821
+    from reco_assets.cli.runs import failure_message
+
+    if not results[-1].success:
+        raise click.ClickException(f"Run {results[-1].run_id} failed: {failure_message(results[-1])}")

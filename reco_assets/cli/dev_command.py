@@ -1,0 +1,80 @@
+"""`reco dev`."""
+
+import os
+import signal
+import sys
+import time
+from types import FrameType
+
+import click
+
+
+@click.command("dev")
+@click.option("--port", default=3000, show_default=True, help="Preferred port of the Dagster UI.")
+@click.option("--mlflow-port", default=5000, show_default=True, help="Preferred port of the MLflow UI.")
+def command(port: int, mlflow_port: int) -> None:
+    """Dagster UI, daemon and MLflow UI on one machine, on the same data as `reco demo`.
+
+    The schedule and the sensors run: at 02:00 UTC the day that ended is processed, and alerts go to
+    RECO_ALERT_URLS. Everything listens on 127.0.0.1 and stops with Ctrl-C. A port that is taken is
+    replaced by a free one.
+    """
+    from reco_assets.local.processes import Service, free_port, services
+    from reco_assets.local.stack import deployment_file, local_stack
+    from reco_assets.settings import Settings
+    from reco_assets.store import migrate
+
+    settings = Settings.load()
+    signal.signal(signal.SIGTERM, _interrupt)
+    with local_stack(settings) as complete:
+        if settings.database_url is None:
+            migrate.upgrade(complete)
+        else:
+            migrate.check(complete)
+        dagster_url = f"http://127.0.0.1:{free_port(port)}"
+        mlflow_url = f"http://127.0.0.1:{free_port(mlflow_port)}"
+        environment = {"RECO_DAGSTER_URL": dagster_url, "RECO_MLFLOW_URL": mlflow_url} | dict(os.environ)
+        logs = settings.home / "logs"
+        python = sys.executable
+        with services() as running:
+            running.start(
+                Service(
+                    "MLflow UI",
+                    [
+                        *(python, "-m", "mlflow", "server", "--backend-store-uri", settings.tracking_uri),
+                        *("--default-artifact-root", settings.artifact_root, "--workers", "1"),
+                        *("--host", "127.0.0.1", "--port", mlflow_url.rsplit(":", 1)[1]),
+                    ],
+                    f"{mlflow_url}/health",
+                    logs / "mlflow.log",
+                ),
+                environment,
+                settings.home,
+            )
+            running.start(
+                Service(
+                    "Dagster UI and daemon",
+                    [
+                        *(python, "-m", "dagster", "dev", "-w", str(deployment_file("workspace.yaml"))),
+                        *("-h", "127.0.0.1", "-p", dagster_url.rsplit(":", 1)[1]),
+                    ],
+                    f"{dagster_url}/server_info",
+                    logs / "dagster.log",
+                ),
+                environment,
+                settings.home,
+            )
+            click.echo(f"Starting; logs are in {logs}")
+            try:
+                running.wait_until_healthy(180, click.echo)
+                click.echo(f"\n  Dagster   {dagster_url}\n  MLflow    {mlflow_url}\n")
+                click.echo("Schedule and sensors are running. Ctrl-C stops everything.")
+                while True:
+                    running.check()
+                    time.sleep(1)
+            except KeyboardInterrupt:
+                click.echo("\nStopping")
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # the signal module passes them
+    raise KeyboardInterrupt

@@ -1,0 +1,31 @@
+"""`reco exec`."""
+
+import subprocess
+import sys
+
+import click
+
+
+@click.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, required=True)
+def command(arguments: tuple[str, ...]) -> None:
+    """Run any command in the pipeline's environment.
+
+    Starts (or joins) the embedded PostgreSQL unless RECO_DATABASE_URL is set, and passes
+    RECO_DATABASE_URL, DAGSTER_HOME, DAGSTER_POSTGRES_URL and MLFLOW_TRACKING_URI on.
+
+    \b
+    reco exec -- dagster asset materialize -m reco_assets.definitions \\
+        --select '*' --partition 2026-11-20
+    reco exec -- dg launch --assets '*' --partition 2026-11-20
+    reco exec -- sh -c 'psql "$RECO_DATABASE_URL"'
+    """
+    from reco_assets.local.stack import local_stack
+    from reco_assets.settings import Settings
+
+    with local_stack(Settings.load()):
+        try:
+            code = subprocess.call(arguments)
+        except OSError as error:
+            raise click.ClickException(f"Cannot run {arguments[0]!r}: {error.strerror}.") from None
+    sys.exit(code)

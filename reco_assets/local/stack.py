@@ -1,0 +1,102 @@
+"""The environment that Dagster, MLflow and the pipeline share on one machine.
+
+Everything that runs here, in this process or a child, finds its parts through environment
+variables; this module is the one place that sets them.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+
+from reco_assets.errors import DatabaseUnreachable
+from reco_assets.local.embedded_postgres import embedded_postgres, running_server
+from reco_assets.settings import Settings
+
+APP_DATABASE = "reco"
+DAGSTER_DATABASE = "dagster"
+
+
+@contextmanager
+def local_stack(settings: Settings) -> Iterator[Settings]:
+    """Settings with a database URL, and the process environment to match, for as long as it is held.
+
+    Without RECO_DATABASE_URL an embedded PostgreSQL below RECO_HOME is started (or joined) and left
+    again at the end.
+    """
+    prepare_home(settings)
+    if settings.database_url is not None:
+        with _environment(settings, settings.dagster_database_url or settings.database_url):
+            yield settings
+        return
+    with embedded_postgres(_server_directory(settings), databases=(APP_DATABASE, DAGSTER_DATABASE)) as server:
+        complete = settings.model_copy(update={"database_url": server.url(APP_DATABASE)})
+        with _environment(complete, settings.dagster_database_url or server.url(DAGSTER_DATABASE)):
+            yield complete
+
+
+def database_url(settings: Settings) -> str:
+    """The configured URL, or that of the embedded server if one is up.
+
+    Raises:
+        DatabaseUnreachable: Neither.
+    """
+    if settings.database_url:
+        return settings.database_url
+    if server := running_server(_server_directory(settings)):
+        return server.url(APP_DATABASE)
+    raise DatabaseUnreachable(
+        "No database: RECO_DATABASE_URL is not set and no embedded PostgreSQL is running below "
+        f"{settings.home}. Start one with `reco dev`, or run the command as `reco exec -- COMMAND`."
+    )
+
+
+def deployment_file(name: str) -> Path:
+    """dagster.yaml or workspace.yaml: from the checkout, or packaged in the wheel."""
+    checkout = Path(__file__).resolve().parents[2] / name
+    if checkout.exists():
+        return checkout
+    return Path(str(files("reco_assets") / "deployment" / name))
+
+
+def prepare_home(settings: Settings) -> None:
+    """Create the directories below RECO_HOME and put dagster.yaml where Dagster looks for it."""
+    for directory in (settings.home, settings.home / "mlflow", settings.home / "logs", settings.storage):
+        directory.mkdir(parents=True, exist_ok=True)
+    dagster_home = settings.home / "dagster"
+    dagster_home.mkdir(exist_ok=True)
+    source, target = deployment_file("dagster.yaml"), dagster_home / "dagster.yaml"
+    if not target.exists() or target.read_bytes() != source.read_bytes():
+        shutil.copyfile(source, target)
+
+
+def _server_directory(settings: Settings) -> Path:
+    return settings.home / "postgres"
+
+
+@contextmanager
+def _environment(settings: Settings, dagster_database_url: str) -> Iterator[None]:
+    assert settings.database_url is not None
+    values = {
+        "RECO_HOME": str(settings.home.absolute()),
+        "RECO_DATABASE_URL": settings.database_url,
+        "DAGSTER_HOME": str((settings.home / "dagster").absolute()),
+        # SQLAlchemy 2.1 reads a bare postgresql:// as psycopg 3, on which Dagster's storage fails.
+        "DAGSTER_POSTGRES_URL": "postgresql+psycopg2://" + dagster_database_url.split("://", 1)[1],
+        "MLFLOW_TRACKING_URI": settings.tracking_uri,
+        "DAGSTER_DISABLE_TELEMETRY": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "1",
+    }
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,155 @@
+"""Fit a day's model, judge it, and put both on record."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from reco_assets.pipeline.plots import holdout_plot
+from reco_assets.recommender.artifact import MANIFEST
+from reco_assets.recommender.baselines import default_baselines
+from reco_assets.recommender.evaluation import HoldoutReport, evaluate
+from reco_assets.recommender.fit_inputs import fit_matrix
+from reco_assets.recommender.interaction_log import InteractionLog
+from reco_assets.recommender.interaction_matrix import InteractionMatrix
+from reco_assets.recommender.quality import Verdict, model_not_worse_than_baseline
+from reco_assets.recommender.user_knn import UserKNNRecommender
+from reco_assets.resources.mlflow_tracking import ModelRegistry
+from reco_assets.resources.storage import FileStorage, end_of_day_us, read_json, write_json
+from reco_assets.store.quality_metrics import upsert_metrics
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+MODEL = "user_knn"
+"""The model's name beside the baselines in reports and metrics."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How good the model is, and whether that is good enough."""
+
+    report: HoldoutReport
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """Where a fitted model is on record.
+
+    Attributes:
+        version: number in the registry.
+        version_name: what rows and answers carry, for example `collaborative_filtering_v7`.
+        mlflow_run_id, experiment_id: of the MLflow run.
+        digest: SHA-256 of the model's manifest, which holds the digests of all its files.
+    """
+
+    version: int
+    version_name: str
+    mlflow_run_id: str
+    experiment_id: str
+    digest: str
+
+
+def fit_model(
+    storage: FileStorage, day: date, parameters: Mapping[str, Any], say: Callable[[str], None]
+) -> UserKNNRecommender:
+    """Fit on the day's matrix and write the model's files."""
+    redo = f"reco run --partition {day}"
+    log = InteractionLog.load(storage.log(day), redo=redo)
+    matrix = InteractionMatrix.load(storage.matrix(day), redo=redo)
+    say(f"Fitting {log.n_users:,} users × {log.n_posts:,} posts, {matrix.weights.nnz:,} pairs")
+    model = fit_matrix(UserKNNRecommender(**parameters), matrix, log)
+    model.save(storage.model(day))
+    return model
+
+
+def evaluate_model(
+    storage: FileStorage, day: date, parameters: Mapping[str, Any], holdout_days: int
+) -> Evaluation:
+    """Judge the same parameters on the last days by refits on what was known before each of them."""
+    redo = f"reco run --partition {day}"
+    settings = read_json(storage.matrix_settings(day), redo)
+    report = evaluate(
+        UserKNNRecommender(**parameters),
+        InteractionLog.load(storage.log(day), redo=redo),
+        as_of_us=end_of_day_us(day),
+        # Seeded by the day: a replay draws the same resamples and the same random lists.
+        baselines=default_baselines(np.random.default_rng([1, day.toordinal()])),
+        rng=np.random.default_rng([2, day.toordinal()]),
+        interaction_weights=settings["interaction_weights"],
+        max_repeats=settings["max_repeats"],
+        holdout_days=holdout_days,
+        model_name=MODEL,
+    )
+    evaluation = Evaluation(report, model_not_worse_than_baseline(report))
+    write_json(storage.evaluation(day), {"report": report.to_dict(), "verdict": asdict(evaluation.verdict)})
+    return evaluation
+
+
+def model_verdict(storage: FileStorage, day: date) -> Verdict:
+    """What `evaluate_model` found."""
+    return Verdict(**read_json(storage.evaluation(day), f"reco run --partition {day}")["verdict"])
+
+
+def register_model(
+    mlflow: Any,
+    registry: ModelRegistry,
+    storage: FileStorage,
+    day: date,
+    model: UserKNNRecommender,
+    evaluation: Evaluation,
+) -> RegisteredVersion:
+    """Log parameters, metrics, the plot and the artifact to the active MLflow run; register the model."""
+    digest = artifact_digest(storage.model(day))
+    run = mlflow.active_run().info
+    mlflow.log_params(
+        model.get_params() | {"partition": str(day)} | read_json(storage.matrix_settings(day), "")
+    )
+    mlflow.log_metrics(
+        {
+            f"{name}.{metric}": value
+            for name, metrics in evaluation.report.metrics.items()
+            for metric, value in metrics.items()
+        }
+        | {"n_user_days": evaluation.report.n_user_days, "n_users": model.n_users_, "n_posts": model.n_posts_}
+    )
+    mlflow.log_figure(holdout_plot(evaluation.report), "holdout.png")
+    mlflow.log_artifact(str(storage.evaluation(day)))
+    version = registry.register(
+        storage.model(day),
+        n_recommendations=model.n_recommendations,
+        tags={"partition": str(day), "digest": digest},
+    )
+    return RegisteredVersion(version, registry.version_name(version), run.run_id, run.experiment_id, digest)
+
+
+def artifact_digest(directory: Path) -> str:
+    """SHA-256 of an artifact's manifest, which holds the digests of all its files."""
+    return hashlib.sha256((directory / MANIFEST).read_bytes()).hexdigest()
+
+
+def record_quality(connection: "Connection", day: date, evaluation: Evaluation, version_name: str) -> None:
+    """One row per metric and recommender in `quality_metrics`."""
+    report = evaluation.report
+    rows = [
+        {"metric": f"holdout_{metric}", "segment": name, "value": value, "n": report.n_user_days}
+        for name, metrics in report.metrics.items()
+        for metric, value in metrics.items()
+    ]
+    rows += [
+        {
+            "metric": "holdout_ndcg_difference",
+            "segment": comparison.baseline,
+            "value": comparison.difference,
+            "lower": comparison.ci_low,
+            "upper": comparison.ci_high,
+            "n": report.n_user_days,
+        }
+        for comparison in report.comparisons
+    ]
+    upsert_metrics(connection, day, rows, model_version=version_name)

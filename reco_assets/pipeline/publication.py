@@ -1,0 +1,150 @@
+"""A day's lists: computed, archived, judged, published."""
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from reco_assets.errors import CorruptArtifact, PublicationRefused
+from reco_assets.events import POST_ID, USER_ID
+from reco_assets.pipeline.fitting import RegisteredVersion, artifact_digest, model_verdict
+from reco_assets.recommender.interaction_log import InteractionLog
+from reco_assets.recommender.quality import (
+    Verdict,
+    list_size_within_bounds,
+    no_seen_or_ineligible_posts,
+    post_coverage,
+    user_coverage,
+)
+from reco_assets.recommender.recommendation_lists import RecommendationLists
+from reco_assets.recommender.user_knn import UserKNNRecommender
+from reco_assets.resources.storage import FileStorage, end_of_day_us
+from reco_assets.store.parquet import write_parquet
+from reco_assets.store.copy_buffer import RecommendationRows
+from reco_assets.store.generations import Generation, Origin, record_refused
+from reco_assets.store.publish import Publication, publish
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+
+@dataclass(frozen=True, eq=False)
+class ComputedLists:
+    """The lists of a day and the model they come from."""
+
+    day: date
+    model: UserKNNRecommender
+    lists: RecommendationLists
+    path: Path
+
+
+@dataclass(frozen=True)
+class ListLimits:
+    """What the lists of a day are held against."""
+
+    min_user_coverage: float
+    min_post_coverage: float
+    max_size_change: float
+
+
+def compute_lists(storage: FileStorage, day: date, registered: RegisteredVersion) -> ComputedLists:
+    """Recommend with the day's model and archive every list as Parquet, ordered by user and rank.
+
+    Raises:
+        CorruptArtifact: The model's files are not those that were registered.
+    """
+    redo = f"reco run --partition {day}"
+    if artifact_digest(storage.model(day)) != registered.digest:
+        raise CorruptArtifact(
+            f"{storage.model(day)} is not the model registered as {registered.version_name}: a run was "
+            f"cut off between fitting and registering. Fit again: `{redo} --assets user_knn_model`."
+        )
+    model = UserKNNRecommender.load(storage.model(day), redo=redo)
+    lists = model.recommend()
+    table = pa.table(
+        {
+            USER_ID: _fixed_size_binary(model.user_ids_[lists.user_index]),
+            POST_ID: _fixed_size_binary(model.post_ids_[lists.post_index]),
+            "rank": lists.rank,
+            "score": lists.score,
+        }
+    )
+    path = storage.recommendations(day)
+    write_parquet(table, path)
+    return ComputedLists(day, model, lists, path)
+
+
+def judge_lists(
+    computed: ComputedLists, storage: FileStorage, live: Generation | None, limits: ListLimits
+) -> dict[str, Verdict]:
+    """The verdicts that publication depends on, by the name of their asset check."""
+    day, model, lists = computed.day, computed.model, computed.lists
+    log = InteractionLog.load(storage.log(day), redo=f"reco run --partition {day}")
+    # A replayed day is judged against its own kind of day, not against today's audience.
+    comparable = live is not None and day >= live.partition_date
+    n_eligible = int(np.count_nonzero(log.before(end_of_day_us(day)).post_eligible))
+    return {
+        "users_are_covered": user_coverage(lists, len(model.active_users_), limits.min_user_coverage),
+        "posts_are_covered": post_coverage(lists, n_eligible, limits.min_post_coverage),
+        "size_is_within_bounds": list_size_within_bounds(
+            lists,
+            model.n_recommendations,
+            live.n_recommendations if live is not None and comparable else None,
+            limits.max_size_change,
+        ),
+        "no_seen_or_ineligible_posts": no_seen_or_ineligible_posts(lists, log, end_of_day_us(day)),
+        "model_passed_its_checks": model_verdict(storage, day),
+    }
+
+
+def refuse(
+    connection: "Connection",
+    computed: ComputedLists,
+    registered: RegisteredVersion,
+    failed: dict[str, Verdict],
+    dagster_run_id: str,
+) -> PublicationRefused:
+    """Put the refusal on record; the error to raise once that is committed."""
+    reasons = " ".join(f"{name}: {verdict.message}" for name, verdict in failed.items())
+    record_refused(
+        connection,
+        Origin(computed.day, registered.version_name, registered.mlflow_run_id, dagster_run_id),
+        message=reasons,
+        n_users=computed.lists.n_users,
+        n_recommendations=len(computed.lists),
+    )
+    return PublicationRefused(
+        f"The lists of {computed.day} were not published, the live generation stays. {reasons} "
+        f"When it is mended: `reco run --partition {computed.day}`."
+    )
+
+
+def publish_lists(
+    engine: "Engine",
+    computed: ComputedLists,
+    registered: RegisteredVersion,
+    *,
+    dagster_run_id: str,
+    ttl_hours: float,
+    now: datetime,
+) -> Publication:
+    """Swap the lists in if no newer day is live; otherwise record them as archived."""
+    model, lists = computed.model, computed.lists
+    return publish(
+        engine,
+        RecommendationRows(model.user_ids_[lists.user_index], model.post_ids_[lists.post_index], lists.score),
+        partition_date=computed.day,
+        generated_at=now,
+        expires_at=now + timedelta(hours=ttl_hours),
+        model_version=registered.version_name,
+        mlflow_run_id=registered.mlflow_run_id,
+        dagster_run_id=dagster_run_id,
+    )
+
+
+def _fixed_size_binary(ids: "np.ndarray[tuple[int, int], np.dtype[np.uint8]]") -> pa.FixedSizeBinaryArray:
+    data = np.ascontiguousarray(ids)
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(data), [None, pa.py_buffer(data)])

@@ -1,0 +1,1 @@
+"""Thin Dagster adapters. What they adapt lives in `store`, `recommender` and `local`."""

@@ -1,0 +1,131 @@
+"""MLflow: the run that dagster-mlflow ties to a Dagster run, and the model registry.
+
+MLflow takes seconds to import, so it is imported when a step first needs it.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from reco_assets.errors import ModelNotFound
+from reco_assets.settings import Settings
+
+CHAMPION = "champion"
+"""Alias of the model version whose lists are live."""
+
+
+@dg.resource(
+    config_schema={
+        "experiment_name": dg.Field(dg.Noneable(str), default_value=None, is_required=False),
+        "mlflow_tracking_uri": dg.Field(dg.Noneable(str), default_value=None, is_required=False),
+        "parent_run_id": dg.Field(dg.Noneable(str), default_value=None, is_required=False),
+        "mlflow_run_id": dg.Field(dg.Noneable(str), default_value=None, is_required=False),
+        "env": dg.Field(dg.Permissive({}), is_required=False),
+        "extra_tags": dg.Field(dg.Permissive({}), is_required=False),
+    },
+    description="dagster-mlflow's tracking resource: one MLflow run per Dagster run.",
+)
+def mlflow_run(context: dg.InitResourceContext) -> Iterator[Any]:
+    """Open the MLflow run, and close it with the status the Dagster run really had.
+
+    Only an asset that logs should require this: initialising it opens an MLflow run. Without the
+    `finally` the run would stay RUNNING, because the hook that ends it belongs to jobs, not assets.
+    """
+    import mlflow
+    from dagster_mlflow import mlflow_tracking
+
+    settings = Settings.load()
+    defaults = {"experiment_name": settings.mlflow_experiment, "mlflow_tracking_uri": settings.tracking_uri}
+    given = {name: value for name, value in context.resource_config.items() if value}
+    mlflow.set_tracking_uri(given.get("mlflow_tracking_uri", settings.tracking_uri))
+    name = given.get("experiment_name", settings.mlflow_experiment)
+    if settings.mlflow_tracking_uri is None and mlflow.get_experiment_by_name(name) is None:
+        # Left to itself, a store without a server puts artifacts below the current directory.
+        mlflow.create_experiment(name, artifact_location=settings.artifact_root)
+    configured = context.replace_config({"env": {}, "extra_tags": {}} | defaults | given)
+    try:
+        yield from mlflow_tracking.resource_fn(configured)
+    finally:
+        failed = context.instance is not None and any(
+            context.instance.all_logs(context.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+        )
+        mlflow.end_run("FAILED" if failed else "FINISHED")
+
+
+class ModelRegistry(dg.ConfigurableResource):
+    """Registered versions of the model and the alias that marks the live one."""
+
+    tracking_uri: str
+    model_name: str
+
+    def version_name(self, version: int | str) -> str:
+        """`collaborative_filtering_v7` for version 7 of `collaborative_filtering`."""
+        return f"{self.model_name}_v{version}"
+
+    def register(self, model_directory: Path, *, n_recommendations: int, tags: dict[str, str]) -> int:
+        """Log the model to the active MLflow run, with its signature, and register it.
+
+        Returns:
+            The new registry version.
+        """
+        import mlflow
+
+        from reco_assets.resources.registered_model import code_path, signature
+
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            # Code by path, arrays as artifacts: nothing is pickled, nothing depends on a class's layout.
+            python_model=str(code_path()),
+            artifacts={"model": str(model_directory)},
+            signature=signature(n_recommendations),
+            pip_requirements=["reco-assets"],
+            registered_model_name=self.model_name,
+            await_registration_for=60,
+        )
+        version = int(logged.registered_model_version)
+        client = self._client()
+        for name, value in tags.items():
+            client.set_model_version_tag(self.model_name, str(version), name, value)
+        return version
+
+    def set_champion(self, version: int) -> None:
+        """Point the alias `champion` at the version whose lists are live."""
+        self._client().set_registered_model_alias(self.model_name, CHAMPION, str(version))
+
+    def champion(self) -> int | None:
+        """The version behind the alias; None when nothing was ever published."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return int(self._client().get_model_version_by_alias(self.model_name, CHAMPION).version)
+        except MlflowException:
+            return None
+
+    def download(self, version: int | str) -> Path:
+        """Local directory of a version's model artifact (`UserKNNRecommender.load` reads it).
+
+        Args:
+            version: A number, or `champion`.
+
+        Raises:
+            ModelNotFound: No such version.
+        """
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        separator = "@" if version == CHAMPION else "/"
+        mlflow.set_tracking_uri(self.tracking_uri)
+        try:
+            local = mlflow.artifacts.download_artifacts(f"models:/{self.model_name}{separator}{version}")
+        except MlflowException as error:
+            raise ModelNotFound(
+                f"No version {version} of {self.model_name} at {self.tracking_uri}: {error.message}"
+            ) from error
+        return Path(local) / "artifacts" / "model"
+
+    def _client(self) -> Any:
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)

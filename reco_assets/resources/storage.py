@@ -1,0 +1,144 @@
+"""Where each asset keeps its files: `<base>/<asset>/<partition date>…`."""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from reco_assets.errors import CorruptArtifact, MissingUpstream, StorageFull
+
+
+def end_of_day_us(day: date) -> int:
+    """00:00 UTC after `day`, microseconds since the epoch: the instant a partition is complete."""
+    end = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
+    return int(end.timestamp()) * 1_000_000
+
+
+class FileStorage(dg.ConfigurableResource):
+    """Paths of the pipeline's files on a file system that all runs share."""
+
+    base_dir: str
+
+    @property
+    def raw_interactions(self) -> Path:
+        """Directory of one Parquet file per day."""
+        return Path(self.base_dir) / "raw_interactions"
+
+    def raw_day(self, day: date) -> Path:
+        """The day's interactions, Parquet."""
+        return self.raw_interactions / f"{day}.parquet"
+
+    def log(self, day: date) -> Path:
+        """The window's interactions in integer codes, a directory of arrays."""
+        return Path(self.base_dir) / "interaction_matrix" / str(day) / "log"
+
+    def matrix(self, day: date) -> Path:
+        """The weighted interaction matrix, a directory of arrays."""
+        return Path(self.base_dir) / "interaction_matrix" / str(day) / "matrix"
+
+    def matrix_settings(self, day: date) -> Path:
+        """The settings that the matrix was built with, JSON."""
+        return Path(self.base_dir) / "interaction_matrix" / str(day) / "settings.json"
+
+    def model(self, day: date) -> Path:
+        """The fitted model, a directory of arrays."""
+        return Path(self.base_dir) / "user_knn_model" / str(day) / "model"
+
+    def evaluation(self, day: date) -> Path:
+        """The hold-out report and its verdict, JSON."""
+        return Path(self.base_dir) / "user_knn_model" / str(day) / "evaluation.json"
+
+    def recommendations(self, day: date) -> Path:
+        """Every list that was computed for the day, published or not, Parquet."""
+        return Path(self.base_dir) / "user_recommendations" / f"{day}.parquet"
+
+    def window(self, last: date, days: int, first: date) -> list[date]:
+        """The days whose files a window reads: `days` ending with `last`, none before `first`.
+
+        Raises:
+            MissingUpstream: Some were never extracted. An extracted day without interactions has a file.
+        """
+        start = max(first, last - timedelta(days=days - 1))
+        wanted = [start + timedelta(days=n) for n in range((last - start).days + 1)]
+        missing = [day for day in wanted if not self.raw_day(day).exists()]
+        if missing:
+            raise MissingUpstream(
+                f"{len(missing)} of the {len(wanted)} days in the window {start} … {last} were not extracted "
+                f"(first {missing[0]}, last {missing[-1]}). Extract them in one run: "
+                f"`reco run --assets raw_interactions --from {missing[0]} --to {missing[-1]}`."
+            )
+        return wanted
+
+    def remove_archives_before(self, day: date, keep_days: int) -> list[str]:
+        """Delete matrices, models and archived lists of partitions older than `keep_days` before `day`."""
+        oldest = str(day - timedelta(days=keep_days))
+        removed = []
+        for asset in ("interaction_matrix", "user_knn_model", "user_recommendations"):
+            for path in sorted((Path(self.base_dir) / asset).glob("[0-9]*")):
+                if path.name[:10] < oldest:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                    removed.append(f"{asset}/{path.name}")
+        return removed
+
+    @contextmanager
+    def writing(self, asset: str) -> Iterator[None]:
+        """Held while an asset writes its files: a second run of the same asset waits its turn.
+
+        The operating system lets go of the lock when the process ends, however it ends.
+        """
+        lock = Path(self.base_dir) / "locks" / f"{asset}.lock"
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            file = lock.open("w")
+        except OSError as error:
+            raise StorageFull(
+                f"Cannot write below {self.base_dir}: {error.strerror}. Free space there, or set "
+                "RECO_STORAGE_DIR to a directory this user can write to."
+            ) from error
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write, sync and rename: a reader sees the old file or the new one. Same content, same bytes.
+
+    Raises:
+        StorageFull: The file system refused the write; the previous file is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w") as file:
+            json.dump(content, file, sort_keys=True, indent=1, allow_nan=False)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StorageFull(
+            f"Cannot write {path}: {error.strerror}. Free space there and run the same command again; "
+            "the previous version is untouched."
+        ) from error
+
+
+def read_json(path: Path, redo: str) -> Any:
+    """What `write_json` wrote.
+
+    Raises:
+        MissingUpstream: There is no such file.
+        CorruptArtifact: It is not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise MissingUpstream(f"No {path}. Make it with `{redo}`.") from None
+    except ValueError as error:
+        raise CorruptArtifact(f"{path} is not readable ({error}). Make it again with `{redo}`.") from error
