@@ -24,6 +24,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # Rounding of the approximate similarity that preselects candidates stays far below this.
 _SLACK = 1.0 - 1e-12
+# Measured at 50,000 users: fewer lanes are longer to visit, more take longer to sort out; not a power
+# of two, because a lane's values would then share one set of the cache.
+_LANES = 1000
+# Below this fraction of the users, walking the postings twice is cheaper than passing over all users.
+_FEW = 32
 
 
 def _compiled(function: F) -> F:
@@ -90,25 +95,29 @@ def _best_first(keys: Array, items: Array, size: int) -> None:
 
 
 @_compiled
-def _lane_threshold(values: Array, lanes: Array, k: int) -> float:
-    """A lower bound of the k-th largest value, and in `lanes` each lane's maximum.
+def _lane_maxima(values: Array, scale: Array, lanes: Array) -> None:
+    """In `lanes`, each lane's maximum of values × scale, or 0: lane g holds g, g + len(lanes), ….
 
-    Lane g holds the values g, g + len(lanes), …; the k-th largest of the lanes' maxima is at most the
-    k-th largest value. Lanes are interleaved so that the maxima are taken side by side in vector
-    registers; that, and visiting hot lanes only, is what makes selection cheap.
+    Lanes are interleaved so that the maxima are taken side by side in vector registers, and written
+    as a choice because `max` minds NaN, which keeps the compiler from doing so.
     """
     n_lanes = len(lanes)
     lanes[:] = 0.0
-    for start in range(0, len(values) - n_lanes + 1, n_lanes):
-        block = values[start : start + n_lanes]
-        for lane in range(n_lanes):
-            lanes[lane] = max(lanes[lane], block[lane])
-    tail = len(values) - len(values) % n_lanes
-    for position in range(tail, len(values)):
-        lanes[position - tail] = max(lanes[position - tail], values[position])
-    if n_lanes <= k:
-        return 0.0
-    return float(np.partition(lanes, n_lanes - k)[n_lanes - k])
+    for start in range(0, len(values), n_lanes):
+        block, factors = values[start : start + n_lanes], scale[start : start + n_lanes]
+        for lane in range(len(block)):
+            value = block[lane] * factors[lane]
+            lanes[lane] = value if value > lanes[lane] else lanes[lane]
+
+
+@_compiled
+def _kth_largest(lanes: Array, k: int) -> float:
+    """Of the lanes' maxima, which is at most the k-th largest of all values; 0 with k lanes or fewer.
+
+    So whatever is among the best k lies in a lane whose maximum reaches it. Visiting those few lanes
+    only is what makes selection cheap.
+    """
+    return float(np.partition(lanes, len(lanes) - k)[len(lanes) - k]) if len(lanes) > k else 0.0
 
 
 # --- Neighbours ---------------------------------------------------------------------------------
@@ -133,11 +142,11 @@ def _neighbors_of(
     dots = np.zeros(n_users)
     overlaps = np.zeros(n_users if min_overlap > 1 else 0, dtype=np.int32)
     norms = np.sqrt(squared_norms)
-    scaled, scale = np.empty(n_users), np.zeros(n_users)
+    scale = np.zeros(n_users)
     for v in range(n_users):
         if norms[v] > 0.0:
             scale[v] = 1.0 / norms[v]
-    lanes = np.empty(max(64, 4 * k))
+    lanes = np.empty(max(_LANES, 8 * k))
     keys, items = np.empty(k), np.empty(k, dtype=np.int32)
 
     for row in range(len(users)):
@@ -159,7 +168,7 @@ def _neighbors_of(
         dots[u] = 0.0
 
         size = 0
-        if reached < n_users // 4:
+        if reached < n_users // _FEW:
             # Few entries: walk the same postings again, taking and clearing what was reached.
             for p in range(indptr[u], indptr[u + 1]):
                 for q in range(post_indptr[posts[p]], post_indptr[posts[p] + 1]):
@@ -171,15 +180,13 @@ def _neighbors_of(
         else:
             if shrinkage > 0.0:
                 for v in range(n_users):
-                    scaled[v] = dots[v] / (norms[u] * norms[v] + shrinkage)
-            else:
-                for v in range(n_users):
-                    scaled[v] = dots[v] * scale[v]
-            threshold = _lane_threshold(scaled, lanes, k) * _SLACK
+                    scale[v] = 1.0 / (norms[u] * norms[v] + shrinkage)
+            _lane_maxima(dots, scale, lanes)
+            threshold = _kth_largest(lanes, k) * _SLACK
             for lane in range(len(lanes)):
                 if lanes[lane] > 0.0 and lanes[lane] >= threshold:
                     for v in range(lane, n_users, len(lanes)):
-                        if scaled[v] > 0.0 and scaled[v] >= threshold:
+                        if dots[v] > 0.0 and dots[v] * scale[v] >= threshold:
                             key = _rank_key(dots[v], squared_norms[v], norms[u] * norms[v], shrinkage)
                             size = _offer(keys, items, size, key, v)
             dots[:] = 0.0
@@ -301,7 +308,8 @@ def _recommend_to(
 ) -> None:
     n_posts, n = len(eligible), out_posts.shape[1]
     scores = np.empty(n_posts)
-    lanes = np.empty(max(64, 4 * n))
+    lanes = np.empty(max(_LANES, 8 * n))
+    ones = np.ones(n_posts)
     keys, items = np.empty(n), np.empty(n, dtype=np.int32)
 
     for row in range(len(users)):
@@ -324,13 +332,14 @@ def _recommend_to(
                 scores[author_posts[p]] = -np.inf
 
         # The lanes' maxima double as the maximum that the votes are normalised by.
-        _lane_threshold(scores, lanes, n)
+        _lane_maxima(scores, ones, lanes)
         highest = lanes.max()
         share = (1.0 - blend) / highest if highest > 0.0 else 0.0
         for post in range(n_posts):
             if scores[post] >= 0.0:
                 scores[post] = share * scores[post] + blend * popularity[post]
-        threshold = _lane_threshold(scores, lanes, n)
+        _lane_maxima(scores, ones, lanes)
+        threshold = _kth_largest(lanes, n)
         size = 0
         for lane in range(len(lanes)):
             if lanes[lane] > 0.0 and lanes[lane] >= threshold:

@@ -1,5 +1,7 @@
 from fractions import Fraction
+from typing import Any
 
+import numba
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from reco_assets.errors import FitCancelled
+from reco_assets.recommender import kernel
 from reco_assets.recommender.kernel import PostFactors, find_neighbors, recommend_to
 from reco_assets.recommender.masks import Masks
 
@@ -62,20 +65,22 @@ def test_shrinkage_is_added_to_the_denominator(dense: np.ndarray, shrinkage: flo
     assert (np.diff(similarities, axis=1) <= 0).all()
 
 
-@pytest.mark.parametrize(("density", "k"), [(0.02, 20), (0.3, 20), (0.3, 3), (0.9, 700)])
+@pytest.mark.parametrize(("density", "k"), [(0.02, 20), (0.3, 20), (0.3, 3), (0.9, 2600)])
 def test_neighbors_of_many_users_match_the_plain_product(density: float, k: int) -> None:
-    """Enough users for full vector lanes, on the sparse and the dense path of selection."""
+    """Enough users for several values in each lane, on the sparse and the dense path of selection."""
+    n_users = 2601
     rng = np.random.default_rng(1)
-    dense = (rng.random((701, 90)) < density) * rng.choice([1.0, 3.0, 7.0, 10.0], (701, 90))
-    users, _ = find_neighbors(sp.csr_array(dense), np.arange(701), k)
-    dots = dense @ dense.T
-    keys = dots * dots / np.maximum(np.diag(dots), 1)
-    np.fill_diagonal(keys, 0)
-    for u in range(701):
-        order = np.lexsort((np.arange(701), -keys[u]))[:k]
-        expected = order[keys[u, order] > 0]
-        assert users[u, : len(expected)].tolist() == expected.tolist()
-        assert (users[u, len(expected) :] == -1).all()
+    dense = (rng.random((n_users, 90)) < density) * rng.choice([1.0, 3.0, 7.0, 10.0], (n_users, 90))
+    asked = np.arange(0, n_users, 13)
+    users, _ = find_neighbors(sp.csr_array(dense), asked, k)
+    dots = dense[asked] @ dense.T
+    keys = dots * dots / np.maximum((dense * dense).sum(axis=1), 1)
+    keys[np.arange(len(asked)), asked] = 0
+    for row in range(len(asked)):
+        order = np.lexsort((np.arange(n_users), -keys[row]))[:k]
+        expected = order[keys[row, order] > 0]
+        assert users[row, : len(expected)].tolist() == expected.tolist()
+        assert (users[row, len(expected) :] == -1).all()
 
 
 def test_users_with_equal_rows_are_neighbors_in_order_of_index() -> None:
@@ -87,7 +92,8 @@ def test_users_with_equal_rows_are_neighbors_in_order_of_index() -> None:
 @settings(deadline=None, max_examples=100)
 @given(st.data())
 def test_lists_match_the_plain_formula(data: st.DataObject) -> None:
-    n_users, n_posts = data.draw(st.integers(1, 8)), data.draw(st.integers(1, 90))
+    n_users = data.draw(st.integers(1, 8))
+    n_posts = data.draw(st.integers(1, 90) | st.just(2300))  # the latter for several values in each lane
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     n, k = data.draw(st.integers(1, 95)), data.draw(st.integers(0, 6))
     blend = data.draw(st.sampled_from([0.0, 0.25, 1.0]))
@@ -165,3 +171,20 @@ def test_an_error_in_the_progress_callback_reaches_the_caller() -> None:
 def test_no_users_give_an_empty_table() -> None:
     users, similarities = find_neighbors(sp.csr_array((0, 4), dtype=np.float64), np.empty(0), 3)
     assert users.shape == similarities.shape == (0, 3)
+
+
+def test_kernels_compile_where_no_cache_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    njit = numba.njit
+
+    def no_cache(**options: Any) -> Any:
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available for file")
+        return njit(**options)
+
+    monkeypatch.setattr(numba, "njit", no_cache)
+
+    @kernel._compiled
+    def double(x: int) -> int:
+        return 2 * x
+
+    assert double(4) == 8

@@ -73,6 +73,24 @@ def test_popularity_serves_a_user_without_neighbors() -> None:
     assert blended.score[:2].tolist() == [0.2, 0.1]
 
 
+def test_the_popularity_that_is_blended_in_ages_with_its_readers_and_its_posts() -> None:
+    # Nobody shares a post with user 0. Posts 1 and 2: read a half-life ago; two half-lives old; not eligible.
+    reads = sp.csr_array(np.array([[1.0, 0, 0, 0], [0, 1, 0, 1], [0, 1, 1, 1], [0, 0, 0, 1]]))
+    model = UserKNNRecommender(
+        popularity_blend=0.5, popularity_half_life_days=1.0, freshness_half_life_days=2.0
+    ).fit(
+        reads,
+        last_interaction_at=times_like(reads, [10, 9, 10, 9, 10, 10, 10]),
+        post_created_at=np.array([10, 10, 6, 10]) * DAY,
+        eligible=np.array([True, True, True, False]),
+        as_of=10 * DAY,
+    )
+    # Post 1: two readers, one day ago: 1, the highest of the eligible. Post 2: one reader now, × 1/4.
+    lists = model.recommend(np.array([0]))
+    assert lists.post_index.tolist() == [1, 2]
+    assert lists.score.tolist() == [0.5, 0.125]
+
+
 def test_interactions_outside_the_similarity_window_make_no_neighbors_but_vote() -> None:
     reads = sp.csr_array(np.array([[1.0, 1, 0, 0], [1, 0, 1, 0], [0, 1, 0, 1]]))
     times = times_like(reads, [1, 9, 1, 2, 9, 1])
