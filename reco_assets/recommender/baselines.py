@@ -14,6 +14,8 @@ from reco_assets.recommender.weighting import decay
 
 Array = npt.NDArray[Any]
 
+_DRAWS = 256
+
 
 class _Baseline:
     """What the baselines share: checked inputs and the default users and length.
@@ -129,18 +131,32 @@ class RandomRecommender(_Baseline):
         self._seed = int(rng.integers(2**63))
 
     def recommend(self, user_indices: Array | None = None, n: int | None = None) -> RecommendationLists:
-        """A random choice of the allowed posts; a score is a uniform number."""
+        """The allowed posts in random order, cut to `n`; the score is 1 / rank."""
         users, n = self._users(user_indices), self._length(n)
         posts = np.full((len(users), n), -1, dtype=np.int32)
-        scores = np.zeros((len(users), n))
         for row, user in enumerate(users.tolist()):
-            allowed = np.flatnonzero(self.inputs_.masks.allowed(user))
-            # 1 − U lies in (0, 1]: a score of 0 would mean "not recommended".
-            drawn = 1.0 - np.random.default_rng([self._seed, user]).random(len(allowed))
-            best = np.argsort(-drawn, kind="stable")[:n]
-            posts[row, : len(best)] = allowed[best]
-            scores[row, : len(best)] = drawn[best]
+            order = self._random_order(user, n)
+            posts[row, : len(order)] = order
+        scores = np.broadcast_to(1.0 / np.arange(1, n + 1), posts.shape)
         return RecommendationLists.from_table(users, posts, scores)
+
+    def _random_order(self, user: int, n: int) -> Array:
+        """The first `n` of one fixed random order of the user's allowed posts.
+
+        Drawing with replacement and dropping repeats is such an order too, and spares shuffling a whole
+        catalogue for a list of ten; only what a fixed number of draws leaves over is shuffled.
+        """
+        rng = np.random.default_rng([self._seed, user])
+        allowed = self.inputs_.masks.allowed(user)
+        if not allowed.any():
+            return np.empty(0, dtype=np.int64)
+        drawn = rng.integers(len(allowed), size=_DRAWS)
+        drawn = drawn[allowed[drawn]]
+        order = drawn[np.sort(np.unique(drawn, return_index=True)[1])]
+        if len(order) < n:
+            allowed[order] = False
+            order = np.concatenate([order, rng.permutation(np.flatnonzero(allowed))])
+        return order[:n]
 
 
 def default_baselines(rng: np.random.Generator) -> dict[str, Recommender]:

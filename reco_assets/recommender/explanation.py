@@ -79,7 +79,7 @@ def explain_score(
     if not allowed[post]:
         return Explanation(0.0, False, (), 0.0, freshness)
 
-    totals = (similarities @ votes[neighbors].toarray() if len(neighbors) else 0.0) * factors.freshness
+    totals = (similarities @ votes[neighbors]) * factors.freshness
     highest = float(np.max(totals, where=allowed, initial=0.0))
     by_votes = (1.0 - blend) / highest if highest > 0 else 0.0
     by_popularity = blend * float(factors.popularity[post])

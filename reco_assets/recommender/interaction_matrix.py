@@ -75,15 +75,19 @@ class InteractionMatrix:
 
         n_types = max(1, len(log.interaction_types))
         pairs = users.astype(np.int64) * max(1, log.n_posts) + posts
-        triples, counts = np.unique(pairs * n_types + types, return_counts=True)
+        triples = pairs * n_types + types
+        order = np.argsort(triples, kind="stable")
+        triples, created_at = triples[order], created_at[order]
+        starts = np.flatnonzero(np.diff(triples, prepend=-1))
+        counts = np.diff(starts, append=len(triples))
         # Sums are taken in the order of the types' codes, so that equal histories have equal weights.
-        values = np.minimum(counts, max_repeats) * type_weights[triples % n_types]
-        pair_of_triple = triples // n_types
+        values = np.minimum(counts, max_repeats) * type_weights[triples[starts] % n_types]
+        pair_of_triple = triples[starts] // n_types
         first = np.flatnonzero(np.diff(pair_of_triple, prepend=-1))
         cells = pair_of_triple[first]
+        # reduceat refuses an empty input.
         weights = np.add.reduceat(values, first) if len(first) else np.empty(0)
-        newest = np.full(len(cells), np.iinfo(np.int64).min)
-        np.maximum.at(newest, np.searchsorted(cells, pairs), created_at)
+        newest = np.maximum.reduceat(created_at, starts[first]) if len(first) else np.empty(0, np.int64)
 
         rows, columns = np.divmod(cells, max(1, log.n_posts))
         indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=log.n_users))])

@@ -183,6 +183,15 @@ def test_random_lists_differ_between_users_and_seeds() -> None:
     assert first.of(0).tolist() != second.of(0).tolist()
 
 
+def test_every_post_is_as_likely_to_come_first_in_a_random_list() -> None:
+    board = sp.csr_array((np.ones(3000), (np.arange(3000), np.zeros(3000, int))), shape=(3000, 7))
+    lists = RandomRecommender(rng=np.random.default_rng(0)).fit(board).recommend(n=7)
+    first = np.bincount(lists.post_index[lists.rank == 1], minlength=7)
+    assert first[0] == 0
+    assert (np.abs(first[1:] - 500) < 100).all()
+    assert len(lists) == 3000 * 6
+
+
 def test_the_default_baselines_include_the_strong_and_the_random_one() -> None:
     names = list(default_baselines(np.random.default_rng(0)))
     assert names == ["popularity", "decayed_popularity", "popularity_x_freshness", "newest", "random"]

@@ -65,16 +65,22 @@ def test_shrinkage_is_added_to_the_denominator(dense: np.ndarray, shrinkage: flo
     assert (np.diff(similarities, axis=1) <= 0).all()
 
 
-@pytest.mark.parametrize(("density", "k"), [(0.02, 20), (0.3, 20), (0.3, 3), (0.9, 2600)])
-def test_neighbors_of_many_users_match_the_plain_product(density: float, k: int) -> None:
+@pytest.mark.parametrize(
+    ("density", "k", "shrinkage"),
+    [(0.02, 20, 0.0), (0.3, 20, 0.0), (0.3, 3, 0.0), (0.9, 2600, 0.0), (0.3, 20, 400.0)],
+)
+def test_neighbors_of_many_users_match_the_plain_product(density: float, k: int, shrinkage: float) -> None:
     """Enough users for several values in each lane, on the sparse and the dense path of selection."""
     n_users = 2601
     rng = np.random.default_rng(1)
     dense = (rng.random((n_users, 90)) < density) * rng.choice([1.0, 3.0, 7.0, 10.0], (n_users, 90))
     asked = np.arange(0, n_users, 13)
-    users, _ = find_neighbors(sp.csr_array(dense), asked, k)
-    dots = dense[asked] @ dense.T
-    keys = dots * dots / np.maximum((dense * dense).sum(axis=1), 1)
+    users, _ = find_neighbors(sp.csr_array(dense), asked, k, shrinkage=shrinkage)
+    dots, squared_norms = dense[asked] @ dense.T, (dense * dense).sum(axis=1)
+    keys = dots * dots / np.maximum(squared_norms, 1)
+    if shrinkage:
+        norms = np.sqrt(squared_norms)
+        keys = dots / (norms[asked, None] * norms + shrinkage)
     keys[np.arange(len(asked)), asked] = 0
     for row in range(len(asked)):
         order = np.lexsort((np.arange(n_users), -keys[row]))[:k]
