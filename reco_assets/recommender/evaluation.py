@@ -201,7 +201,7 @@ def new_reads(log: InteractionLog, past: InteractionLog, start_us: int, stop_us:
     n_posts = max(1, log.n_posts)
     within = (log.created_at >= start_us) & (log.created_at < stop_us)
     pairs = np.unique(log.user_index[within].astype(np.int64) * n_posts + log.post_index[within])
-    seen = np.unique(past.user_index.astype(np.int64) * n_posts + past.post_index)
+    seen = past.user_index.astype(np.int64) * n_posts + past.post_index
     pairs = pairs[~np.isin(pairs, seen)]
     users, posts = np.divmod(pairs, n_posts)
     author, own = log.post_author[posts].astype(np.int64), log.user_author[users]

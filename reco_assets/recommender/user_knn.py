@@ -318,7 +318,9 @@ class UserKNNRecommender:
             **{name: getattr(self.masks_, name) for name in _MASK_ARRAYS},
             **{n: a for n, a in self._optional_arrays().items() if a is not None},
         }
-        metadata = {"params": self.get_params(), "as_of_us": self.as_of_us_, "n_posts": self.n_posts_}
+        # A sweep over np.arange sets numpy scalars, which JSON does not know.
+        params = {n: v.item() if isinstance(v, np.generic) else v for n, v in self.get_params().items()}
+        metadata = {"params": params, "as_of_us": self.as_of_us_, "n_posts": self.n_posts_}
         return write_artifact(directory, KIND, arrays, metadata)
 
     @classmethod

@@ -146,7 +146,7 @@ def test_a_loaded_model_gives_identical_lists(fitted: UserKNNRecommender, tmp_pa
 
 
 def test_a_model_of_plain_arrays_is_saved_without_what_it_lacks(tmp_path: Path) -> None:
-    model = UserKNNRecommender().fit(checkerboard(6))
+    model = UserKNNRecommender(n_neighbors=np.int64(4)).fit(checkerboard(6))
     loaded = UserKNNRecommender.load(model.save(tmp_path / "model"))
     assert loaded.user_ids_ is None
     assert loaded.recommend().post_index.tolist() == model.recommend().post_index.tolist()
