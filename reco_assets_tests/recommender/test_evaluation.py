@@ -7,6 +7,8 @@ import pytest
 from reco_assets.errors import BadInput
 from reco_assets.recommender.baselines import NewestRecommender, PopularityRecommender, default_baselines
 from reco_assets.recommender.evaluation import JudgedDay, evaluate, list_metrics, new_reads, summarise
+from reco_assets.recommender.fit_inputs import fit_matrix
+from reco_assets.recommender.interaction_matrix import InteractionMatrix
 from reco_assets.recommender.recommendation_lists import RecommendationLists
 from reco_assets.recommender.user_knn import UserKNNRecommender
 from reco_assets_tests.recommender.examples import DAY, WEIGHTS, make_log, random_log
@@ -185,3 +187,14 @@ def test_arguments_out_of_range_are_refused() -> None:
 def test_a_user_without_a_list_scores_zero() -> None:
     metrics = list_metrics(RecommendationLists.empty(), np.array([3]), np.array([0]), k=5, n_posts=1)
     assert metrics["ndcg"].tolist() == [0.0]
+
+
+def test_a_fit_on_a_matrix_knows_no_posts_created_after_it() -> None:
+    log = make_log(
+        [(0, 0, "view", 0.5)],
+        n_users=1,
+        n_posts=3,
+        post_created_at=np.array([0, DAY // 2, DAY], dtype=np.int64),
+    )
+    matrix = InteractionMatrix.from_log(log, DAY, interaction_weights=WEIGHTS)
+    assert fit_matrix(NewestRecommender(), matrix, log).recommend().post_index.tolist() == [1]
