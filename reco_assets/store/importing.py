@@ -1,0 +1,444 @@
+"""Imports a file of interactions: a first pass that judges every row, a second that loads the good ones.
+
+Nothing is written before the whole file has been read once, so a damaged file or one with too many
+bad rows changes nothing. Loading goes in chunks, a transaction each, and records in the same
+transaction how far it got: an interrupted import goes on from there when it is run again. Every id
+follows from the row, so importing twice adds nothing.
+"""
+
+import csv
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, Final, Literal
+from uuid import UUID, uuid5
+
+import numpy as np
+import pyarrow as pa
+import sqlalchemy as sa
+
+from reco_assets.errors import BadInput, RecoError
+from reco_assets.store.database import run_transaction, transaction
+from reco_assets.store.importing_files import CHUNK_ROWS, SourceFile, open_source
+from reco_assets.store.importing_load import (
+    Array,
+    BulkLoader,
+    Loaded,
+    NewInteractions,
+    NewPosts,
+    NewUsers,
+    analyze,
+)
+from reco_assets.store.importing_rows import (
+    PROJECT_NAMESPACE,
+    GoodRows,
+    IdBook,
+    Reject,
+    Rules,
+    TimeUnit,
+    guess_time_unit,
+    interaction_ids,
+    judge,
+    microseconds,
+)
+
+Phase = Literal["checking", "loading"]
+Progress = Callable[[Phase, int], None]
+"""Told the rows read so far."""
+
+PROGRESS_TABLE: Final = "reco_import_progress"
+"""There only while an import is unfinished."""
+SHOWN_REJECTS: Final = 20
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """What the user of the command may say about the file.
+
+    Attributes:
+        user_column, item_column, type_column, time_column: names in the file; None: guessed.
+        title_column, author_column: None: not read.
+        constant_type: the type of all rows of a file without a type column.
+        type_map: name in the file → known type.
+        time_unit: how to read the time; `auto` looks at the first rows.
+        namespace: sets apart the ids of two sources that number alike; None: the default one.
+        encoding, delimiter: of text files.
+        max_bad: most rows that may be refused before the file is, as a number or a percentage.
+    """
+
+    user_column: str | None = None
+    item_column: str | None = None
+    type_column: str | None = None
+    time_column: str | None = None
+    title_column: str | None = None
+    author_column: str | None = None
+    constant_type: str | None = None
+    type_map: Mapping[str, str] = field(default_factory=dict)
+    time_unit: TimeUnit = "auto"
+    namespace: str | None = None
+    encoding: str = "utf-8"
+    delimiter: str | None = None
+    max_bad: str = "10%"
+
+
+@dataclass
+class Checked:
+    """What the first pass found.
+
+    Attributes:
+        n_good, n_bad: those that can be loaded, and those refused.
+        bad_by_reason: refused rows by reason.
+        unknown_types: rows by type name that has no weight and no mapping.
+        first_bad: the first refused rows: (row number, reason, value).
+        types: good rows by interaction type.
+        before_start: good rows before RECO_START_DATE, which no partition will hold.
+        first_us, last_us: time span of the good rows, or None without any.
+        users, posts: distinct ids among the good rows.
+    """
+
+    source: SourceFile
+    rules: Rules
+    users: IdBook
+    posts: IdBook
+    n_good: int = 0
+    n_bad: int = 0
+    bad_by_reason: Counter[str] = field(default_factory=Counter)
+    unknown_types: Counter[str] = field(default_factory=Counter)
+    first_bad: list[Reject] = field(default_factory=list)
+    types: Counter[str] = field(default_factory=Counter)
+    before_start: int = 0
+    first_us: int | None = None
+    last_us: int | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """Rows read, empty ones aside."""
+        return self.n_good + self.n_bad
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What the second pass did.
+
+    Attributes:
+        rows: new users, posts and interactions.
+        repeated: rows equal to another of their chunk in user, item, type and instant.
+        already_there: rows whose interaction the database had, or an earlier chunk brought.
+        skipped: good rows that an interrupted run had loaded.
+        resumed_after: the row number that run had reached, 0 for a fresh start.
+    """
+
+    rows: Loaded = field(default_factory=Loaded)
+    repeated: int = 0
+    already_there: int = 0
+    skipped: int = 0
+    resumed_after: int = 0
+
+
+def check_file(
+    path: Path,
+    options: ImportOptions,
+    *,
+    known_types: Mapping[str, float],
+    start_date: date,
+    now: datetime,
+    rejects: Path | None = None,
+    progress: Progress | None = None,
+) -> Checked:
+    """Read the whole file and judge every row; the database is not needed.
+
+    Args:
+        path: the file.
+        options: what is known about it.
+        known_types: the interaction types that have a weight.
+        start_date: RECO_START_DATE.
+        now: later rows are refused.
+        rejects: a CSV to write every refused row to, with its number and reason.
+        progress: told the rows read so far.
+
+    Raises:
+        BadInput: The file cannot be read, or an option does not fit it.
+    """
+    wanted = {
+        "user": options.user_column,
+        "item": options.item_column,
+        **({"type": options.type_column} if options.constant_type is None else {}),
+        "time": options.time_column,
+        "title": options.title_column,
+        "author": options.author_column,
+    }
+    rules = Rules(
+        tuple(known_types),
+        _known_targets(options, known_types),
+        options.constant_type,
+        options.time_unit,
+        microseconds(now),
+    )
+    source = open_source(path, wanted, encoding=options.encoding, delimiter=options.delimiter)
+    namespace = namespace_of(options)
+    checked = Checked(source, rules, IdBook(uuid5(namespace, "user")), IdBook(uuid5(namespace, "post")))
+    start_us = microseconds(datetime(start_date.year, start_date.month, start_date.day, tzinfo=UTC))
+    with rejects.open("w", newline="", encoding="utf-8") if rejects else nullcontext() as file:
+        writer = csv.writer(file) if file else None
+        if writer:
+            writer.writerow(("row", "reason", "value"))
+        for chunk in source.chunks():
+            if checked.rules.time_unit == "auto" and len(chunk.rows):
+                checked.rules = replace(checked.rules, time_unit=guess_time_unit(chunk.columns["time"]))
+            good, bad, unknown = judge(chunk, checked.rules)
+            _count(checked, good, bad, unknown, start_us)
+            if writer:
+                writer.writerows(bad)
+            if progress:
+                progress("checking", checked.n_rows)
+    return checked
+
+
+def refuse_if_too_bad(checked: Checked, max_bad: str) -> None:
+    """Raise unless there are rows to load and few enough bad ones.
+
+    Raises:
+        BadInput: with the counts by reason and what to do about them.
+    """
+    reasons = "; ".join(f"{reason}: {n:,}" for reason, n in checked.bad_by_reason.most_common())
+    if not checked.n_good:
+        raise BadInput(
+            f"{checked.source.path} has no row that can be loaded ({checked.n_rows:,} read"
+            + (f"; {reasons})." if reasons else ").")
+            + _advice(checked)
+        )
+    try:
+        limit = float(max_bad.removesuffix("%"))
+    except ValueError:
+        limit = -1.0
+    if limit < 0:
+        raise BadInput(f"--max-bad is {max_bad!r}; expected a number of rows such as 100, or 5%.")
+    allowed = checked.n_rows * limit / 100 if max_bad.endswith("%") else limit
+    if checked.n_bad > allowed:
+        raise BadInput(
+            f"{checked.n_bad:,} of {checked.n_rows:,} rows are bad, more than --max-bad {max_bad} allows; "
+            f"nothing was loaded. {reasons}.{_advice(checked)} Or raise --max-bad."
+        )
+
+
+def load_checked(
+    engine: sa.Engine, checked: Checked, options: ImportOptions, *, progress: Progress | None = None
+) -> Imported:
+    """Load the good rows, a chunk a transaction, from where an earlier run of the same import stopped.
+
+    Raises:
+        SchemaError: Tables are missing, or the app's own need values that are not in the file.
+        RecoError: The database failed; the message says how far the import got.
+    """
+    fingerprint = _fingerprint(checked, options)
+    namespace = namespace_of(options)
+    with transaction(engine) as connection:
+        BulkLoader(connection)
+        done = _rows_done(connection, fingerprint)
+        records = bool(connection.scalar(sa.text("SELECT has_schema_privilege(current_schema(), 'CREATE')")))
+    result = Imported(resumed_after=done)
+    n_read = 0
+    last_row = done
+    try:
+        for chunk in checked.source.chunks():
+            good, bad, _ = judge(chunk, checked.rules)
+            n_read += len(good.rows) + len(bad)
+            if not len(good.rows):
+                continue
+            if int(good.rows[-1]) <= done:
+                result = replace(result, skipped=result.skipped + len(good.rows))
+                continue
+            users, posts, interactions, repeated = _batch(checked, good, namespace)
+
+            def load(
+                connection: sa.Connection,
+                users: NewUsers = users,
+                posts: NewPosts = posts,
+                interactions: NewInteractions = interactions,
+                row: int = int(good.rows[-1]),
+            ) -> Loaded:
+                loaded = BulkLoader(connection).load(users, posts, interactions)
+                if records:
+                    _record(connection, fingerprint, checked.source.path.name, row)
+                return loaded
+
+            loaded = run_transaction(engine, load)
+            last_row = int(good.rows[-1])
+            result = replace(
+                result,
+                rows=result.rows + loaded,
+                repeated=result.repeated + repeated,
+                already_there=result.already_there + len(interactions.ids) - loaded.interactions,
+            )
+            if progress:
+                progress("loading", n_read)
+    except RecoError as error:
+        raise type(error)(f"{error} {how_to_resume(last_row)}") from error
+    with transaction(engine) as connection:
+        _forget(connection, fingerprint)
+        analyze(connection)
+    return result
+
+
+def how_to_resume(last_row: int) -> str:
+    """What an interrupted import left behind, and how to go on."""
+    if not last_row:
+        return "Nothing was loaded."
+    return f"Rows up to {last_row:,} are loaded. Run the same command again: it goes on after them."
+
+
+def namespace_of(options: ImportOptions) -> UUID:
+    """The namespace that ids of this source get their UUIDs in."""
+    return uuid5(PROJECT_NAMESPACE, options.namespace) if options.namespace else PROJECT_NAMESPACE
+
+
+def _known_targets(options: ImportOptions, known_types: Mapping[str, float]) -> Mapping[str, str]:
+    known = {name.lower(): name for name in known_types}
+    targets = {**options.type_map, **({"--type": options.constant_type} if options.constant_type else {})}
+    for name, target in targets.items():
+        if target.lower() not in known:
+            raise BadInput(
+                f"{name}={target}: {target!r} has no weight. Known types: {', '.join(known_types)}. "
+                "RECO_INTERACTION_WEIGHTS adds others."
+            )
+    return options.type_map
+
+
+def _count(checked: Checked, good: GoodRows, bad: list[Reject], unknown: Counter[str], start_us: int) -> None:
+    checked.n_good += len(good.rows)
+    checked.n_bad += len(bad)
+    # Shapes differ from row to row; as one reason they stay countable.
+    checked.bad_by_reason.update(
+        "wrong number of columns" if "columns instead of" in reason else reason for _, reason, _ in bad
+    )
+    checked.unknown_types.update(unknown)
+    checked.first_bad += bad[: SHOWN_REJECTS - len(checked.first_bad)]
+    if not len(good.rows):
+        return
+    for code, n in enumerate(np.bincount(good.types, minlength=len(checked.rules.types)).tolist()):
+        if n:
+            checked.types[checked.rules.types[code]] += n
+    checked.before_start += int(np.count_nonzero(good.created_at < start_us))
+    low, high = int(good.created_at.min()), int(good.created_at.max())
+    checked.first_us = low if checked.first_us is None else min(low, checked.first_us)
+    checked.last_us = high if checked.last_us is None else max(high, checked.last_us)
+    checked.users.codes(good.users, good.created_at)
+    checked.posts.codes(good.items, good.created_at)
+    if good.authors is not None:
+        named = good.authors.fill_null("")
+        written = np.flatnonzero(np.array(named.to_pylist(), dtype=object) != "")
+        checked.users.codes(named.take(written), good.created_at[written])
+
+
+def _batch(
+    checked: Checked, good: GoodRows, namespace: UUID
+) -> tuple[NewUsers, NewPosts, NewInteractions, int]:
+    """What a chunk asks for: its users, authors and posts, and its rows without repetitions."""
+    user_codes, post_codes = checked.users.codes(good.users), checked.posts.codes(good.items)
+    users, posts = checked.users.ids(user_codes), checked.posts.ids(post_codes)
+    ids = interaction_ids(
+        uuid5(namespace, "interaction"), users, posts, good.types, checked.rules.types, good.created_at
+    )
+    _, first = np.unique(np.ascontiguousarray(ids).view("V16").reshape(-1), return_index=True)
+    first.sort()
+    interactions = NewInteractions(
+        ids[first], users[first], posts[first], good.types[first], checked.rules.types, good.created_at[first]
+    )
+    new_posts, extra_users, extra_times = _posts(checked, good, post_codes, namespace)
+    distinct = np.unique(user_codes)
+    user_ids = np.concatenate([checked.users.ids(distinct), extra_users])
+    times = np.concatenate([checked.users.first_seen(distinct), extra_times])
+    _, once = np.unique(np.ascontiguousarray(user_ids).view("V16").reshape(-1), return_index=True)
+    return NewUsers(user_ids[once], times[once]), new_posts, interactions, len(ids) - len(first)
+
+
+def _posts(
+    checked: Checked, good: GoodRows, post_codes: Array, namespace: UUID
+) -> tuple[NewPosts, Array, Array]:
+    """The chunk's posts and their authors, who are users: (posts, author ids, author times)."""
+    distinct, row = np.unique(post_codes, return_index=True)
+    titles = [f"Post {checked.posts.name(code)}" for code in distinct.tolist()]
+    for place, title in _texts_at(good.titles, row):
+        titles[place] = title
+    nobody = np.frombuffer(uuid5(namespace, "author unknown").bytes, dtype=np.uint8)
+    author_ids = np.tile(nobody, (len(distinct), 1))
+    # The stand-in author is as old as the file, a named one as the first row that names them.
+    author_times = np.full(len(distinct), checked.first_us, dtype=np.int64)
+    if written := _texts_at(good.authors, row):
+        places = [place for place, _ in written]
+        codes = checked.users.codes(pa.array([author for _, author in written]))
+        author_ids[places] = checked.users.ids(codes)
+        author_times[places] = checked.users.first_seen(codes)
+    posts = NewPosts(
+        checked.posts.ids(distinct),
+        author_ids,
+        checked.posts.first_seen(distinct),
+        titles,
+        [""] * len(distinct),
+    )
+    return posts, author_ids, author_times
+
+
+def _texts_at(texts: Any | None, rows: Array) -> list[tuple[int, str]]:
+    """(place, text) of the rows that have one; zero bytes, which PostgreSQL cannot hold, are dropped."""
+    if texts is None:
+        return []
+    found = enumerate(texts.take(rows).to_pylist())
+    return [(place, text.replace("\0", "")) for place, text in found if text]
+
+
+def _fingerprint(checked: Checked, options: ImportOptions) -> str:
+    """Of the file's bytes and of everything that shapes what is loaded and in which chunks."""
+    digest = hashlib.sha256()
+    with checked.source.path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    shaping = {**asdict(options), "max_bad": None, "types": checked.rules.types, "chunk": CHUNK_ROWS}
+    digest.update(repr(sorted(shaping.items())).encode())
+    return digest.hexdigest()
+
+
+def _rows_done(connection: sa.Connection, fingerprint: str) -> int:
+    if connection.scalar(sa.text("SELECT to_regclass(:name)"), {"name": PROGRESS_TABLE}) is None:
+        return 0
+    statement = sa.text(f"SELECT rows_done FROM {PROGRESS_TABLE} WHERE fingerprint = :fingerprint")  # noqa: S608
+    return int(connection.scalar(statement, {"fingerprint": fingerprint}) or 0)
+
+
+def _record(connection: sa.Connection, fingerprint: str, name: str, row: int) -> None:
+    connection.execute(
+        sa.text(
+            f"CREATE TABLE IF NOT EXISTS {PROGRESS_TABLE} (fingerprint text PRIMARY KEY, file text NOT NULL, "
+            "rows_done bigint NOT NULL, updated_at timestamptz NOT NULL DEFAULT now())"
+        )
+    )
+    connection.execute(
+        sa.text(
+            f"INSERT INTO {PROGRESS_TABLE} (fingerprint, file, rows_done) VALUES (:fingerprint, :file, :row) "  # noqa: S608
+            "ON CONFLICT (fingerprint) DO UPDATE SET rows_done = excluded.rows_done, updated_at = now()"
+        ),
+        {"fingerprint": fingerprint, "file": name, "row": row},
+    )
+
+
+def _forget(connection: sa.Connection, fingerprint: str) -> None:
+    """The import is complete; the table goes with the last unfinished one."""
+    if connection.scalar(sa.text("SELECT to_regclass(:name)"), {"name": PROGRESS_TABLE}) is None:
+        return
+    connection.execute(
+        sa.text(f"DELETE FROM {PROGRESS_TABLE} WHERE fingerprint = :fingerprint"),  # noqa: S608
+        {"fingerprint": fingerprint},
+    )
+    if not connection.scalar(sa.text(f"SELECT EXISTS (SELECT FROM {PROGRESS_TABLE})")):  # noqa: S608
+        connection.execute(sa.text(f"DROP TABLE {PROGRESS_TABLE}"))
+
+
+def _advice(checked: Checked) -> str:
+    if not checked.unknown_types:
+        return ""
+    name, n = checked.unknown_types.most_common(1)[0]
+    return f" Type {name!r} has {n:,} rows: --map-type {name}=share (or another known type) takes them in."
