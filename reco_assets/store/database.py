@@ -106,7 +106,7 @@ def run_transaction(engine: sa.Engine, function: Callable[[sa.Connection], T]) -
     A connection lost during COMMIT leaves unknown whether it happened, so `function` must be
     idempotent.
     """
-    for pause in _pauses(engine):
+    for pause in pauses(engine):
         try:
             with transaction(engine) as connection:
                 return function(connection)
@@ -147,8 +147,13 @@ def translated(engine: sa.Engine) -> Iterator[None]:
         raise ours from error
 
 
+def sqlstate(error: BaseException) -> str:
+    """The five characters by which PostgreSQL names an error; empty if it did not come from there."""
+    return getattr(getattr(error, "orig", None) or error, "sqlstate", None) or ""
+
+
 def _connect(engine: sa.Engine) -> sa.Connection:
-    for pause in _pauses(engine):
+    for pause in pauses(engine):
         try:
             return engine.connect()
         except DBAPIError as error:
@@ -159,8 +164,8 @@ def _connect(engine: sa.Engine) -> sa.Connection:
     raise AssertionError("unreachable")
 
 
-def _pauses(engine: sa.Engine) -> Iterator[float | None]:
-    """Seconds to wait after each failed try, with jitter so that clients spread out; None after the last."""
+def pauses(engine: sa.Engine) -> Iterator[float | None]:
+    """Seconds to wait after each failed try, then None; jitter keeps clients from coming back all at once."""
     retries = int(engine.get_execution_options().get(_RETRIES_OPTION, 0))
     for attempt in range(retries):
         yield min(_FIRST_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S) * random.uniform(0.5, 1.5)
@@ -226,7 +231,7 @@ _LOGIN = {"28000", "28P01", "3D000"}
 
 def _translate(error: Exception, where: str) -> RecoError | None:
     original: Any = getattr(error, "orig", None) or error
-    state = getattr(original, "sqlstate", None) or ""
+    state = sqlstate(error)
     detail = str(original).strip().splitlines()[0] if str(original).strip() else type(original).__name__
     if isinstance(error, PoolTimeout):
         return DatabaseBusy(f"All connections to {where} are in use. Raise RECO_POOL_SIZE or look for leaks.")

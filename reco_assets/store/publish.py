@@ -1,0 +1,374 @@
+"""Replace the live recommendations in one instant.
+
+The new rows are built in a table aside, checked against what the app deleted meanwhile, and renamed
+into place in one short transaction. Readers see the old generation or the new one. A publisher that
+dies at any instant leaves the old generation live; the next one clears its debris.
+
+Everything runs on one connection, which holds a session advisory lock: losing the connection loses
+the lock and the work together, so two publishers never build at once. (A pooler in transaction mode
+breaks session locks; publish through a direct connection.)
+
+A reader in a REPEATABLE READ transaction that began before the swap and first touches the table
+after it sees the new rows (they are loaded frozen), but not those carried over.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from functools import partial
+from typing import Any, Final, TypeVar
+from uuid import UUID, uuid4
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+
+from reco_assets.errors import (
+    BadInput,
+    DatabaseBusy,
+    DatabaseUnreachable,
+    PublicationInProgress,
+    PublicationRefused,
+    RecoError,
+)
+from reco_assets.store import generations, table_clone
+from reco_assets.store.adoption import id_type_of
+from reco_assets.store.copy_buffer import COLUMNS, RecommendationRows, SharedValues, binary_copy
+from reco_assets.store.database import connect_with_retry, pauses, sqlstate, translated
+from reco_assets.store.drop_filter import carry_over, carry_over_emptied, count_rows, drop_ineligible
+from reco_assets.store.generations import Generation, Origin
+from reco_assets.store.table_clone import LIVE, NEXT, REPLACED
+
+STAGES: Final = (
+    *("locked", "cleared", "recorded", "copied", "indexed", "referenced", "filtered", "validated"),
+    *("swapping", "swapped", "done"),
+)
+"""Where `on_stage` is called, in order. "swapping" is inside the swap's transaction, before its commit."""
+
+T = TypeVar("T")
+
+_LOCK_CLASS: Final = 0x7075626C  # "publ"; the second key is the schema
+_LOCK_ATTEMPTS = 12
+_LONGEST_PAUSE_S = 3.0
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What became of a publication.
+
+    Attributes:
+        status: "live", or "archived" when a newer partition is live and was kept.
+        method: "swap", or "in place" when views or triggers hang on the table.
+        dropped_reasons: reason → rows; see `drop_filter`.
+        replaced: The generation that was live before.
+    """
+
+    generation_id: UUID
+    status: str
+    partition_date: date
+    n_users: int
+    n_recommendations: int
+    n_carried_over: int = 0
+    n_dropped: int = 0
+    dropped_reasons: Mapping[str, int] = field(default_factory=dict)
+    method: str = "swap"
+    message: str = ""
+    replaced: UUID | None = None
+
+
+def publish(
+    engine: sa.Engine,
+    rows: RecommendationRows,
+    *,
+    partition_date: date,
+    generated_at: datetime,
+    expires_at: datetime,
+    model_version: str,
+    mlflow_run_id: str | None = None,
+    dagster_run_id: str | None = None,
+    force: bool = False,
+    on_stage: Callable[[str], None] = lambda _stage: None,
+) -> Publication:
+    """Make `rows` the live generation, or archive it when a newer partition is live.
+
+    A lost connection is retried from the start (RECO_CONNECTION_RETRIES); if it was lost during the
+    final commit and that did happen, the publication is recognised and not repeated.
+
+    Args:
+        engine: From `create_engine_for`.
+        rows: No pair of user and post twice.
+        partition_date: The newest partition publishes; an equal one replaces.
+        generated_at: With time zone. Rows of absent users that expire later than this are kept.
+        expires_at: When readers stop using the rows.
+        model_version: Such as `collaborative_filtering_v7`.
+        mlflow_run_id: For the record.
+        dagster_run_id: For the record.
+        force: Publish although a newer partition is live.
+        on_stage: Called with each name of `STAGES`; tests interrupt here.
+
+    Raises:
+        PublicationInProgress: Another process is publishing.
+        PublicationRefused: No row is left to publish; the live generation stays.
+        BadInput: A pair occurs twice, or a time lacks its zone.
+        SchemaError: Not migrated, or foreign keys of others point at the table.
+        DatabaseBusy: The locks for the swap could not be had; nothing changed.
+        DatabaseUnreachable: The connection was lost more often than is retried.
+    """
+    if generated_at.tzinfo is None or expires_at.tzinfo is None:
+        raise BadInput(
+            f"generated_at {generated_at} and expires_at {expires_at} need a time zone, such as UTC."
+        )
+    origin = Origin(partition_date, model_version, mlflow_run_id, dagster_run_id)
+    shared = SharedValues(generated_at.astimezone(UTC), expires_at.astimezone(UTC), model_version, uuid4())
+    job = _Job(engine, rows, origin, shared, force, on_stage)
+    first = True
+    for pause in pauses(engine):
+        try:
+            return job.run()
+        except (DatabaseUnreachable, PublicationInProgress) as error:
+            # After a lost connection the server may still be ending the session that holds our lock.
+            if pause is None or (first and isinstance(error, PublicationInProgress)):
+                raise
+        first = False
+        time.sleep(pause)
+    raise AssertionError("unreachable")
+
+
+@dataclass
+class _Job:
+    """One publication, on one connection. `run` may be called again after that connection is lost."""
+
+    engine: sa.Engine
+    rows: RecommendationRows
+    origin: Origin
+    shared: SharedValues
+    force: bool
+    on_stage: Callable[[str], None]
+
+    def run(self) -> Publication:
+        with connect_with_retry(self.engine) as connection, _publication_lock(connection):
+            self.on_stage("locked")
+            with connection.begin():
+                earlier_try = generations.generation(connection, self.shared.generation_id)
+                live = generations.live_generation(connection)
+            _clear(connection, "Its publisher ended before the swap. The live generation was kept.")
+            self.on_stage("cleared")
+            if earlier_try is not None and earlier_try.status == "live":  # lost in the commit, which happened
+                return _published(earlier_try)
+            if live is not None and self.origin.partition_date < live.partition_date and not self.force:
+                return self._archive(connection, live)
+            with connection.begin():
+                table_clone.dependents(connection)  # refuse before the work, not after it
+                generations.record_building(connection, self.shared.generation_id, self.origin)
+            self.on_stage("recorded")
+            try:
+                return self._build_and_swap(connection, live)
+            except BaseException as error:
+                status = "refused" if isinstance(error, PublicationRefused) else "failed"
+                with suppress(Exception):  # the next run clears what this cannot
+                    _clear(connection, f"{type(error).__name__}: {error}", status=status)
+                raise
+
+    def _archive(self, connection: sa.Connection, live: Generation) -> Publication:
+        message = (
+            f"Partition {self.origin.partition_date} is older than the live one, {live.partition_date} "
+            f"(generation {live.id}), which was kept."
+        )
+        n_users, n_rows = self.rows.count_users(), len(self.rows)
+        with connection.begin():
+            archived = generations.record_archived(
+                connection, self.origin, message=message, n_users=n_users, n_recommendations=n_rows
+            )
+        return Publication(
+            archived, "archived", self.origin.partition_date, n_users, n_rows, method="none", message=message
+        )
+
+    def _build_and_swap(self, connection: sa.Connection, live: Generation | None) -> Publication:
+        generation_id = self.shared.generation_id
+        with connection.begin():
+            self._load(connection)
+            carry_over(connection, self.shared.generated_at)
+        self.on_stage("copied")
+        with connection.begin():
+            index_names = self._build_indexes(connection)
+        self.on_stage("indexed")
+        # From here on a user or post that the app deletes takes its new rows along.
+        with connection.begin():
+            keys = table_clone.foreign_keys(connection)
+        for key in keys:  # one transaction each: holding users while waiting for posts invites deadlocks
+            _with_patience(connection, partial(table_clone.run, connection, key.ddl))
+        self.on_stage("referenced")
+        counts = _with_patience(connection, partial(self._filter, connection))
+        self.on_stage("filtered")
+        with connection.begin():
+            for key in keys:
+                table_clone.run(connection, key.validation)
+            table_clone.run(connection, f"ANALYZE {NEXT}")
+            table_clone.copy_attributes(connection)
+        self.on_stage("validated")
+        method = _with_patience(connection, partial(self._swap, connection, index_names, counts))
+        self.on_stage("swapped")
+        _clear_replaced(connection)
+        self.on_stage("done")
+        replaced = live.id if live else None
+        return Publication(
+            generation_id, "live", self.origin.partition_date, method=method, replaced=replaced, **counts
+        )
+
+    def _load(self, connection: sa.Connection) -> None:
+        """Create and fill in one transaction: only then may COPY freeze the rows."""
+        table_clone.create_next(connection)
+        id_type = id_type_of(connection)  # before the COPY, which occupies the connection
+        driver: Any = connection.connection.driver_connection
+        columns = ", ".join(COLUMNS)
+        command = f"COPY {NEXT} ({columns}) FROM STDIN (FORMAT binary, FREEZE)"
+        with driver.cursor() as cursor, cursor.copy(command) as copy:
+            for chunk in binary_copy(self.rows, self.shared, id_type):
+                copy.write(chunk)
+
+    def _build_indexes(self, connection: sa.Connection) -> list[str]:
+        try:
+            return table_clone.build_indexes(connection)
+        except Exception as error:
+            if sqlstate(error) != "23505":
+                raise
+            raise BadInput(f"A pair of user and post occurs twice: {error} Nothing was published.") from error
+
+    def _filter(self, connection: sa.Connection) -> dict[str, Any]:
+        generation_id = self.shared.generation_id
+        dropped = drop_ineligible(connection, generation_id)
+        carry_over_emptied(connection, self.shared.generated_at)
+        counts = count_rows(connection, generation_id)
+        if counts["n_recommendations"] == 0:
+            why = ", ".join(f"{reason} {n}" for reason, n in dropped.items()) or "there were none"
+            raise PublicationRefused(
+                f"None of the {len(self.rows)} recommendations of partition {self.origin.partition_date} can "
+                f"be published ({why}). The live generation stays. Look at the views recommendable_posts and "
+                "hidden_authors, and whether the model was fitted on this database."
+            )
+        return {**counts, "n_dropped": sum(dropped.values()), "dropped_reasons": dropped}
+
+    def _swap(self, connection: sa.Connection, index_names: list[str], counts: dict[str, Any]) -> str:
+        """In the caller's transaction; over in milliseconds unless it has to copy in place."""
+        if table_clone.dependents(connection):
+            # A rename would leave them on the replaced table. Slower by the indexes' upkeep, and it
+            # bloats the table, but still atomic: readers keep the old rows until the commit.
+            table_clone.run(connection, f"LOCK TABLE {LIVE} IN SHARE ROW EXCLUSIVE MODE")
+            table_clone.copy_in_place(connection)
+            method = "in place"
+        else:
+            table_clone.run(connection, f"LOCK TABLE {LIVE}, {NEXT} IN ACCESS EXCLUSIVE MODE")
+            table_clone.rename_into_place(connection, index_names)
+            method = "swap"
+        generations.record_live(connection, self.shared.generation_id, **counts)
+        self.on_stage("swapping")
+        return method
+
+
+@contextmanager
+def _publication_lock(connection: sa.Connection) -> Iterator[None]:
+    """Hold the session's advisory lock; afterwards the session is ended unless all went well."""
+    parameters = {"class": _LOCK_CLASS}
+    with connection.begin():
+        if not connection.scalar(_TRY_LOCK, parameters):
+            holder = connection.execute(_LOCK_HOLDER, parameters).one_or_none()
+            who = (
+                f"backend {holder.pid} ({holder.application_name}) since {holder.since}"
+                if holder
+                else "gone now"
+            )
+            raise PublicationInProgress(
+                f"Another process is publishing: {who}. Wait for it or end it, then run this again."
+            )
+    with suppress(DBAPIError), connection.begin():
+        # The server notices a killed publisher in the middle of a long statement. Not on every platform.
+        connection.execute(sa.text("SELECT set_config('client_connection_check_interval', '2s', false)"))
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception), connection.begin():
+            connection.execute(_UNLOCK, parameters)
+        connection.invalidate()
+        raise
+    with connection.begin():
+        connection.execute(_UNLOCK, parameters)
+
+
+def _clear(connection: sa.Connection, message: str, *, status: str = "failed") -> None:
+    """Drop the tables of a publication that did not finish and close its record; we hold the lock."""
+    for table in (NEXT, REPLACED):
+        _with_patience(connection, partial(table_clone.run, connection, f"DROP TABLE IF EXISTS {table}"))
+    with connection.begin():
+        generations.record_unfinished(connection, message, status=status)
+
+
+def _clear_replaced(connection: sa.Connection) -> None:
+    """The publication has happened: what cannot be dropped now is left to the next run, without its rows."""
+    for table in (NEXT, REPLACED):
+        try:
+            drop = partial(table_clone.run, connection, f"DROP TABLE IF EXISTS {table}")
+            _with_patience(connection, drop, attempts=3)  # needs users and posts for an instant
+        except RecoError:
+            with suppress(RecoError):
+                _with_patience(
+                    connection, partial(table_clone.run, connection, f"TRUNCATE {table}"), attempts=1
+                )
+
+
+def _with_patience(connection: sa.Connection, work: Callable[[], T], *, attempts: int | None = None) -> T:
+    """Run `work` in a transaction that waits for locks only briefly, and again if one was not free.
+
+    The wait stays below the server's deadlock_timeout: should we and the app's own DELETE wait for
+    each other, we give way before PostgreSQL picks a victim. Between tries whoever queued behind us
+    gets through.
+    """
+    attempts = attempts or _LOCK_ATTEMPTS
+    for attempt in range(attempts):
+        try:
+            with translated(connection.engine), connection.begin():
+                connection.execute(_BOUND_LOCK_WAIT)
+                return work()
+        except DatabaseBusy as error:
+            if attempt + 1 == attempts:
+                raise DatabaseBusy(
+                    f"{error} Tried {attempts} times; nothing was published. A long transaction that uses "
+                    "user_recommendations, users or posts is in the way: see pg_stat_activity."
+                ) from error
+        except Exception as error:
+            # A foreign key fails when a user is deleted between our reading and our writing the row.
+            if sqlstate(error) != "23503" or attempt + 1 == attempts:
+                raise
+        time.sleep(min(0.1 * 2**attempt, _LONGEST_PAUSE_S) * random.uniform(0.5, 1.5))
+    raise AssertionError("unreachable")
+
+
+def _published(generation: Generation) -> Publication:
+    return Publication(
+        generation.id,
+        generation.status,
+        generation.partition_date,
+        generation.n_users,
+        generation.n_recommendations,
+        generation.n_carried_over,
+        generation.n_dropped,
+        generation.dropped_reasons,
+        message="The connection was lost during the final commit, which had happened.",
+    )
+
+
+_TRY_LOCK = sa.text("SELECT pg_try_advisory_lock(:class, hashtext(current_schema()))")
+_UNLOCK = sa.text("SELECT pg_advisory_unlock(:class, hashtext(current_schema()))")
+_LOCK_HOLDER = sa.text(
+    "SELECT l.pid, a.application_name, a.backend_start AS since FROM pg_locks l "
+    "JOIN pg_stat_activity a ON a.pid = l.pid "
+    "WHERE l.locktype = 'advisory' AND l.granted AND l.classid = :class "
+    "AND l.objid = (hashtext(current_schema())::bigint & 4294967295)::oid "
+    "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+_BOUND_LOCK_WAIT = sa.text(
+    "SELECT set_config('lock_timeout', "
+    "floor(least(nullif(l.setting::int, 0), 0.9 * d.setting::int))::int::text, true) "
+    "FROM pg_settings l, pg_settings d WHERE l.name = 'lock_timeout' AND d.name = 'deadlock_timeout'"
+)

@@ -1,0 +1,203 @@
+"""Make `user_recommendations_next` what `user_recommendations` is, deployers' additions included.
+
+The definitions are read from the catalogue of the live table, not from our schema: an index, a grant
+or a column that a deployer added must survive the nightly swap. The server composes the DDL with
+`format(… %I …)`, so no identifier is quoted in Python.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from reco_assets.errors import DatabaseBusy, SchemaError
+
+LIVE: Final = "user_recommendations"
+NEXT: Final = "user_recommendations_next"
+REPLACED: Final = "user_recommendations_replaced"
+
+_INDEXES = """
+SELECT c.relname AS name, t.oid AS table_id, pg_get_indexdef(i.indexrelid) AS definition,
+       format(' ON %I.%I USING ', n.nspname, t.relname) AS target, i.indisunique AS is_unique,
+       con.contype::text AS kind, i.indisreplident AS is_identity,
+       concat(CASE WHEN con.condeferrable THEN ' DEFERRABLE' END,
+              CASE WHEN con.condeferred THEN ' INITIALLY DEFERRED' END) AS deferral
+FROM pg_index i
+JOIN pg_class c ON c.oid = i.indexrelid
+JOIN pg_class t ON t.oid = i.indrelid
+JOIN pg_namespace n ON n.oid = t.relnamespace
+LEFT JOIN pg_constraint con ON con.conindid = i.indexrelid AND con.conrelid = t.oid
+     AND con.contype IN ('p', 'u')
+WHERE t.oid = 'user_recommendations'::regclass AND i.indisvalid
+ORDER BY i.indexrelid
+"""
+_FOREIGN_KEYS = """
+SELECT conname AS name,
+       format('ALTER TABLE user_recommendations_next ADD CONSTRAINT %I %s NOT VALID', conname,
+              regexp_replace(pg_get_constraintdef(oid), ' NOT VALID$', '')) AS ddl,
+       format('ALTER TABLE user_recommendations_next VALIDATE CONSTRAINT %I', conname) AS validation
+FROM pg_constraint
+WHERE conrelid = 'user_recommendations'::regclass AND contype = 'f'
+ORDER BY conname
+"""
+_OPTIONS = """
+SELECT format('ALTER TABLE user_recommendations_next SET (%s)', array_to_string(reloptions, ', '))
+FROM pg_class WHERE oid = 'user_recommendations'::regclass AND reloptions IS NOT NULL
+"""
+# Default privileges may have granted on the new table what the live one does not grant: first revoke.
+_ATTRIBUTES = """
+WITH live AS (SELECT * FROM pg_class WHERE oid = 'user_recommendations'::regclass),
+     next AS (SELECT * FROM pg_class WHERE oid = 'user_recommendations_next'::regclass),
+     granted AS (
+         SELECT acl.privilege_type, '' AS of_column, acl.grantee, acl.is_grantable, live.relowner
+         FROM live, aclexplode(live.relacl) acl
+         UNION ALL
+         SELECT acl.privilege_type, format(' (%I)', a.attname), acl.grantee, acl.is_grantable, live.relowner
+         FROM live JOIN pg_attribute a ON a.attrelid = live.oid, aclexplode(a.attacl) acl
+     )
+SELECT 1, format('ALTER TABLE user_recommendations_next OWNER TO %I', pg_get_userbyid(live.relowner))
+FROM live, next WHERE live.relowner <> next.relowner
+UNION ALL
+SELECT DISTINCT 2, format('REVOKE ALL ON user_recommendations_next FROM %s',
+                 CASE acl.grantee WHEN 0 THEN 'PUBLIC' ELSE acl.grantee::regrole::text END)
+FROM next, live, aclexplode(next.relacl) acl WHERE acl.grantee NOT IN (live.relowner, next.relowner)
+UNION ALL
+SELECT 3, format('GRANT %s%s ON user_recommendations_next TO %s%s', privilege_type, of_column,
+                 CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END,
+                 CASE WHEN is_grantable THEN ' WITH GRANT OPTION' END)
+FROM granted WHERE grantee <> relowner
+UNION ALL
+SELECT 4, format('COMMENT ON TABLE user_recommendations_next IS %L', obj_description(live.oid, 'pg_class'))
+FROM live WHERE obj_description(live.oid, 'pg_class') IS NOT NULL
+UNION ALL
+SELECT 5, CASE relreplident WHEN 'f' THEN 'ALTER TABLE user_recommendations_next REPLICA IDENTITY FULL'
+                            ELSE 'ALTER TABLE user_recommendations_next REPLICA IDENTITY NOTHING' END
+FROM live WHERE relreplident IN ('f', 'n')
+ORDER BY 1, 2
+"""
+# What hangs on the table itself and would stay behind on the replaced one.
+_DEPENDENTS = """
+SELECT pg_describe_object(d.classid, d.objid, d.objsubid)
+FROM pg_depend d
+LEFT JOIN pg_trigger t ON d.classid = 'pg_trigger'::regclass AND t.oid = d.objid
+WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = 'user_recommendations'::regclass
+  AND d.classid IN ('pg_rewrite'::regclass, 'pg_proc'::regclass, 'pg_policy'::regclass,
+                    'pg_trigger'::regclass, 'pg_publication_rel'::regclass)
+  AND (t.oid IS NULL OR NOT t.tgisinternal)
+UNION
+SELECT 'row level security' FROM pg_class
+WHERE oid = 'user_recommendations'::regclass AND (relrowsecurity OR relforcerowsecurity)
+ORDER BY 1
+"""
+_REFERRING = """
+SELECT format('%s (constraint %I)', conrelid::regclass, conname) FROM pg_constraint
+WHERE confrelid = 'user_recommendations'::regclass AND contype = 'f' ORDER BY 1
+"""
+
+
+@dataclass(frozen=True)
+class ForeignKey:
+    """A foreign key to add unvalidated, and the statement that validates it."""
+
+    ddl: str
+    validation: str
+
+
+def create_next(connection: sa.Connection) -> None:
+    """An empty table with the live one's columns, defaults, checks and storage options; no index yet."""
+    run(connection, f"CREATE TABLE {NEXT} (LIKE {LIVE} INCLUDING ALL EXCLUDING INDEXES)")
+    for (ddl,) in connection.execute(sa.text(_OPTIONS)).all():
+        run(connection, ddl)
+
+
+def build_indexes(connection: sa.Connection) -> list[str]:
+    """Every index and unique constraint, under temporary names: names of indexes are unique per schema.
+
+    Returns the names they are to have, for `rename_into_place`.
+    """
+    indexes = _indexes(connection)
+    for position, index in enumerate(indexes):
+        name = _temporary(NEXT, position)
+        unique = "UNIQUE " if index.is_unique else ""
+        definition = index.definition.partition(index.target)[2]
+        run(connection, f"CREATE {unique}INDEX {name} ON {NEXT} USING {definition}")
+        if index.kind is not None:
+            kind = "PRIMARY KEY" if index.kind == "p" else "UNIQUE"
+            run(
+                connection,
+                f"ALTER TABLE {NEXT} ADD CONSTRAINT {name} {kind} USING INDEX {name}{index.deferral}",
+            )
+        if index.is_identity:
+            run(connection, f"ALTER TABLE {NEXT} REPLICA IDENTITY USING INDEX {name}")
+    return [index.name for index in indexes]
+
+
+def foreign_keys(connection: sa.Connection) -> list[ForeignKey]:
+    """Those of the live table, phrased for the next one. Their names are free: unique per table only."""
+    rows = connection.execute(sa.text(_FOREIGN_KEYS))
+    return [ForeignKey(row.ddl, row.validation) for row in rows]
+
+
+def copy_attributes(connection: sa.Connection) -> None:
+    """Owner, grants, comment and replica identity."""
+    for _, ddl in connection.execute(sa.text(_ATTRIBUTES)).all():
+        run(connection, ddl)
+
+
+def dependents(connection: sa.Connection) -> list[str]:
+    """Views, triggers, policies, publications and functions that a swap would leave behind.
+
+    Raises:
+        SchemaError: A foreign key of somebody else's points at the table.
+    """
+    if referring := list(connection.scalars(sa.text(_REFERRING))):
+        raise SchemaError(
+            f"Foreign keys point at {LIVE}: {', '.join(referring)}. Its rows are replaced by every "
+            "publication, so nothing can refer to them. Drop these constraints; refer to user_id and post_id."
+        )
+    return list(connection.scalars(sa.text(_DEPENDENTS)))
+
+
+def rename_into_place(connection: sa.Connection, names: list[str]) -> None:
+    """Live → replaced, next → live, with the indexes; the caller holds both tables exclusively.
+
+    Raises:
+        DatabaseBusy: Indexes were made or dropped since the build.
+    """
+    if (now := [index.name for index in _indexes(connection)]) != names:
+        raise DatabaseBusy(
+            f"The indexes of {LIVE} changed during the publication, from {names} to {now}. Run it again."
+        )
+    quote = connection.dialect.identifier_preparer.quote
+    run(connection, f"ALTER TABLE {LIVE} RENAME TO {REPLACED}")
+    run(connection, f"ALTER TABLE {NEXT} RENAME TO {LIVE}")
+    for position, name in enumerate(names):
+        run(connection, f"ALTER INDEX {quote(name)} RENAME TO {_temporary(REPLACED, position)}")
+        run(connection, f"ALTER INDEX {_temporary(NEXT, position)} RENAME TO {quote(name)}")
+
+
+def copy_in_place(connection: sa.Connection) -> None:
+    """Replace the rows and keep the table: for dependents that a rename would leave behind."""
+    columns = connection.scalar(
+        sa.text(
+            "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute "
+            "WHERE attrelid = 'user_recommendations'::regclass AND attnum > 0 "
+            "AND NOT attisdropped AND attgenerated = ''"
+        )
+    )
+    run(connection, "DELETE FROM user_recommendations")
+    run(connection, f"INSERT INTO {LIVE} ({columns}) SELECT {columns} FROM {NEXT}")  # noqa: S608 (quoted above)
+
+
+def run(connection: sa.Connection, statement: str) -> None:
+    """Execute as it stands: neither `:` nor `%` in a definition is a parameter."""
+    driver: Any = connection.connection.driver_connection
+    driver.execute(statement)
+
+
+def _indexes(connection: sa.Connection) -> list[Any]:
+    return list(connection.execute(sa.text(_INDEXES)))
+
+
+def _temporary(table: str, position: int) -> str:
+    return f"{table}_{position}"
