@@ -6,7 +6,7 @@ from reco_assets.settings import Settings, redact
 
 def test_an_unknown_setting_is_refused_with_the_nearest_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECO_N_NEIGHBOURS", "20")
-    with pytest.raises(SettingsError, match="RECO_N_NEIGHBOURS.*RECO_N_NEIGHBORS"):
+    with pytest.raises(SettingsError, match=r"RECO_N_NEIGHBOURS.*RECO_N_NEIGHBORS"):
         Settings.load()
 
 

@@ -3,8 +3,12 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from dagster import ExecuteInProcessResult
 
 
 @click.command("demo")
@@ -77,7 +81,7 @@ def _step(name: str) -> Iterator[None]:
     yield
 
 
-def _must_succeed(results: "list[dg.ExecuteInProcessResult]") -> None:  # noqa: F821
+def _must_succeed(results: "list[ExecuteInProcessResult]") -> None:
     from reco_assets.cli.runs import failure_message
 
     if not results[-1].success:

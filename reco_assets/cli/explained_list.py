@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import click
-
 from reco_assets.errors import BadInput, MissingUpstream, NoInteractions
 from reco_assets.settings import Settings
 
@@ -133,8 +131,8 @@ def print_list(explained: ExplainedList) -> None:
         )
         return
     console.print(
-        f"\n[bold]Recommended[/] by {explained.model_version} at {explained.generated_at:%Y-%m-%d %H:%M} UTC, "
-        f"valid until {explained.expires_at:%Y-%m-%d %H:%M} UTC"
+        f"\n[bold]Recommended[/] by {explained.model_version} at "
+        f"{explained.generated_at:%Y-%m-%d %H:%M} UTC, valid until {explained.expires_at:%Y-%m-%d %H:%M} UTC"
     )
     for post in explained.posts:
         age_h = (explained.generated_at - post.created_at).total_seconds() / 3600

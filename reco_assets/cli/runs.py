@@ -74,12 +74,14 @@ class _Progress(logging.Handler):
                 )
 
 
-@dg.logger(description="A line per step on the terminal.")
-def progress(init_context: dg.InitLoggerContext) -> logging.Logger:  # noqa: ARG001  # Dagster passes it
-    """A logger whose handler knows Dagster's events."""
+def _progress_logger(init_context: dg.InitLoggerContext) -> logging.Logger:  # noqa: ARG001  # Dagster passes it
     logger = logging.Logger("reco.progress", level=logging.INFO)
     logger.addHandler(_Progress())
     return logger
+
+
+progress = dg.LoggerDefinition(_progress_logger, description="A line per step on the terminal.")
+"""A logger whose handler knows Dagster's events."""
 
 
 @contextmanager
@@ -149,7 +151,8 @@ def check_range(settings: Settings, first: date, last: date) -> None:
         raise BadInput(f"The range is upside down: {first} is after {last}.")
     if first < settings.start_date:
         raise BadInput(
-            f"{first} is before the first partition {settings.start_date}. Set RECO_START_DATE to an earlier day."
+            f"{first} is before the first partition {settings.start_date}. "
+            "Set RECO_START_DATE to an earlier day."
         )
     if last > yesterday():
         raise BadInput(f"{last} is not over yet (UTC); the newest complete day is {yesterday()}.")

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from reco_assets.errors import CorruptArtifact, PublicationRefused
@@ -22,13 +23,15 @@ from reco_assets.recommender.quality import (
 from reco_assets.recommender.recommendation_lists import RecommendationLists
 from reco_assets.recommender.user_knn import UserKNNRecommender
 from reco_assets.resources.storage import FileStorage, end_of_day_us
-from reco_assets.store.parquet import write_parquet
 from reco_assets.store.copy_buffer import RecommendationRows
 from reco_assets.store.generations import Generation, Origin, record_refused
+from reco_assets.store.parquet import write_parquet
 from reco_assets.store.publish import Publication, publish
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
+
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +42,14 @@ class ComputedLists:
     model: UserKNNRecommender
     lists: RecommendationLists
     path: Path
+
+    def user_ids(self) -> Array:
+        """(n_rows, 16) uint8: whom each row is for."""
+        return _rows(self.model.user_ids_, self.lists.user_index)
+
+    def post_ids(self) -> Array:
+        """(n_rows, 16) uint8: what each row recommends."""
+        return _rows(self.model.post_ids_, self.lists.post_index)
 
 
 @dataclass(frozen=True)
@@ -64,17 +75,17 @@ def compute_lists(storage: FileStorage, day: date, registered: RegisteredVersion
         )
     model = UserKNNRecommender.load(storage.model(day), redo=redo)
     lists = model.recommend()
+    computed = ComputedLists(day, model, lists, storage.recommendations(day))
     table = pa.table(
         {
-            USER_ID: _fixed_size_binary(model.user_ids_[lists.user_index]),
-            POST_ID: _fixed_size_binary(model.post_ids_[lists.post_index]),
+            USER_ID: _fixed_size_binary(computed.user_ids()),
+            POST_ID: _fixed_size_binary(computed.post_ids()),
             "rank": lists.rank,
             "score": lists.score,
         }
     )
-    path = storage.recommendations(day)
-    write_parquet(table, path)
-    return ComputedLists(day, model, lists, path)
+    write_parquet(table, computed.path)
+    return computed
 
 
 def judge_lists(
@@ -132,10 +143,9 @@ def publish_lists(
     now: datetime,
 ) -> Publication:
     """Swap the lists in if no newer day is live; otherwise record them as archived."""
-    model, lists = computed.model, computed.lists
     return publish(
         engine,
-        RecommendationRows(model.user_ids_[lists.user_index], model.post_ids_[lists.post_index], lists.score),
+        RecommendationRows(computed.user_ids(), computed.post_ids(), computed.lists.score),
         partition_date=computed.day,
         generated_at=now,
         expires_at=now + timedelta(hours=ttl_hours),
@@ -145,6 +155,12 @@ def publish_lists(
     )
 
 
-def _fixed_size_binary(ids: "np.ndarray[tuple[int, int], np.dtype[np.uint8]]") -> pa.FixedSizeBinaryArray:
+def _rows(ids: Array | None, index: Array) -> Array:
+    assert ids is not None  # the pipeline fits with ids
+    rows: Array = ids[index]
+    return rows
+
+
+def _fixed_size_binary(ids: Array) -> pa.FixedSizeBinaryArray:
     data = np.ascontiguousarray(ids)
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(data), [None, pa.py_buffer(data)])

@@ -118,7 +118,7 @@ def model_metadata(
 
 def lists_metadata(computed: "ComputedLists", publication: "Publication") -> Metadata:
     """What was computed and what became of it."""
-    lists, model = computed.lists, computed.model
+    lists = computed.lists
     preview = slice(0, _PREVIEW_ROWS)
     return {
         "dagster/row_count": len(lists),
@@ -134,9 +134,9 @@ def lists_metadata(computed: "ComputedLists", publication: "Publication") -> Met
             [
                 [_uuid(user), rank, _uuid(post), f"{score:.4f}"]
                 for user, rank, post, score in zip(
-                    model.user_ids_[lists.user_index[preview]],
+                    computed.user_ids()[preview],
                     lists.rank[preview],
-                    model.post_ids_[lists.post_index[preview]],
+                    computed.post_ids()[preview],
                     lists.score[preview],
                     strict=True,
                 )

@@ -94,4 +94,4 @@ def _type_codes(column: pa.ChunkedArray, types: tuple[str, ...]) -> Array:
             f"{codes.null_count:,} interactions of type {', '.join(map(repr, unknown))} have no weight. "
             "Add it to RECO_INTERACTION_WEIGHTS, or extract the window again without it."
         )
-    return codes.to_numpy().astype(np.int8)
+    return np.asarray(codes.to_numpy(), dtype=np.int8)

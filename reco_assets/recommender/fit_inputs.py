@@ -1,6 +1,6 @@
 """What every recommender is fitted on, checked once, and the way there from a log."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol, Self, TypeVar
@@ -22,8 +22,12 @@ Array = npt.NDArray[Any]
 class Recommender(Protocol):
     """What the model and the baselines have in common."""
 
-    def fit(self, weights: sp.csr_array, **inputs: Any) -> Any:
-        """Learn from a (n_users, n_posts) matrix; `inputs` are the arguments of `FitInputs.check`."""
+    @property
+    def fit(self) -> Callable[..., Any]:
+        """Learn from a (n_users, n_posts) matrix and the keyword arguments of `FitInputs.check`.
+
+        A property for the type checker: recommenders spell out the keywords they take.
+        """
 
     def recommend(self, user_indices: Array | None = None, n: int | None = None) -> RecommendationLists:
         """The best `n` posts for each of the users; None: for the active ones."""

@@ -22,8 +22,8 @@ CHAMPION = "champion"
         "mlflow_tracking_uri": dg.Field(dg.Noneable(str), default_value=None, is_required=False),
         "parent_run_id": dg.Field(dg.Noneable(str), default_value=None, is_required=False),
         "mlflow_run_id": dg.Field(dg.Noneable(str), default_value=None, is_required=False),
-        "env": dg.Field(dg.Permissive({}), is_required=False),
-        "extra_tags": dg.Field(dg.Permissive({}), is_required=False),
+        "env": dg.Field(dict, is_required=False),
+        "extra_tags": dg.Field(dict, is_required=False),
     },
     description="dagster-mlflow's tracking resource: one MLflow run per Dagster run.",
 )
@@ -48,8 +48,10 @@ def mlflow_run(context: dg.InitResourceContext) -> Iterator[Any]:
     try:
         yield from mlflow_tracking.resource_fn(configured)
     finally:
-        failed = context.instance is not None and any(
-            context.instance.all_logs(context.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+        failed = any(
+            context.run_id is not None
+            and context.instance is not None
+            and context.instance.all_logs(context.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
         )
         mlflow.end_run("FAILED" if failed else "FINISHED")
 

@@ -1,0 +1,223 @@
+"""The chain from raw interactions to published recommendations, through Dagster, on real parts."""
+
+import filecmp
+import uuid
+from datetime import timedelta
+from pathlib import Path
+
+import dagster as dg
+import pyarrow.parquet as pq
+
+from reco_assets_tests.end_to_end.conftest import FIRST_DAY, LAST_DAY, Pipeline, failure
+
+
+def test_a_day_runs_from_interactions_to_published_lists_with_exact_provenance(pipeline: Pipeline) -> None:
+    pipeline.extract_window()
+    result = pipeline.materialize()
+    assert result.success
+
+    # Every archived row is live, with its score, under one generation.
+    archived = pq.read_table(pipeline.storage.recommendations(LAST_DAY)).to_pylist()
+    live = {(row[0], row[1]): row[2] for row in pipeline.live_rows()}
+    assert live == {
+        (uuid.UUID(bytes=row["user_id"]), uuid.UUID(bytes=row["post_id"])): row["score"] for row in archived
+    }
+    assert len(live) > 500
+
+    # From a row back to the runs that made it.
+    generation = pipeline.query(
+        "SELECT DISTINCT g.partition_date, g.status, g.dagster_run_id, g.mlflow_run_id, g.model_version, "
+        "g.n_recommendations FROM user_recommendations r JOIN recommendation_generations g ON g.id = "
+        "r.generation_id AND g.model_version = r.model_version"
+    )
+    assert len(generation) == 1
+    day, status, dagster_run, mlflow_run, version, n_rows = generation[0]
+    assert (day, status, dagster_run, version, n_rows) == (
+        LAST_DAY,
+        "live",
+        result.run_id,
+        "collaborative_filtering_v1",
+        len(live),
+    )
+
+    import mlflow
+
+    run = mlflow.get_run(mlflow_run)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["dagster_run_id"] == result.run_id
+    assert run.data.params["n_neighbors"] == "200"
+    assert run.data.params["partition"] == str(LAST_DAY)
+    assert {"user_knn.ndcg", "popularity.ndcg", "random.ndcg"} <= set(run.data.metrics)
+    files = {file.path for file in mlflow.artifacts.list_artifacts(run_id=mlflow_run)}
+    assert {"holdout.png", "evaluation.json"} <= files
+    client = mlflow.MlflowClient()
+    assert client.get_model_version_by_alias("collaborative_filtering", "champion").version == "1"
+
+    # Every check ran and holds.
+    checks = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
+    assert len(checks) == 11
+    blocking = {
+        name: passed for name, passed in checks.items() if "usual" not in name and "fresh" not in name
+    }
+    assert all(blocking.values()), blocking
+    assert pipeline.value("SELECT count(*) FROM quality_metrics WHERE metric = 'holdout_ndcg'") == 6
+
+
+def test_a_registered_version_recommends_what_was_published(pipeline: Pipeline) -> None:
+    import mlflow
+    import pandas as pd
+
+    pipeline.extract_window()
+    assert pipeline.materialize().success
+    user = pipeline.value("SELECT user_id FROM user_recommendations LIMIT 1")
+    published = pipeline.query(
+        "SELECT post_id::text, score FROM user_recommendations WHERE user_id = %s ORDER BY 2 DESC, post_id",
+        user,
+    )
+    model = mlflow.pyfunc.load_model("models:/collaborative_filtering@champion")
+    assert model.metadata.signature.inputs.input_names() == ["user_id"]
+    unknown = "00000000-0000-4000-8000-000000000000"
+    predicted = model.predict(pd.DataFrame({"user_id": [str(user), unknown, "no uuid"]}))
+    assert set(predicted["user_id"]) == {str(user)}
+    assert list(predicted["rank"]) == list(range(1, len(published) + 1))
+    ordered = predicted.sort_values(["score", "post_id"], ascending=[False, True])
+    assert list(zip(ordered["post_id"], ordered["score"], strict=True)) == published
+
+
+def test_a_replayed_day_gives_identical_files(pipeline: Pipeline, tmp_path: Path) -> None:
+    pipeline.extract_window()
+    assert pipeline.materialize().success
+    first = tmp_path / "first"
+    (pipeline.home / "storage").rename(first)
+    pipeline.extract_window()
+    assert pipeline.materialize().success
+    names = sorted(
+        str(path.relative_to(first))
+        for path in first.rglob("*")
+        if path.is_file() and "locks" not in path.parts
+    )
+    again = pipeline.home / "storage"
+    assert len(names) > 40
+    same, different, missing = filecmp.cmpfiles(first, again, names, shallow=False)
+    assert (different, missing) == ([], [])
+    assert len(same) == len(names)
+
+
+def test_an_older_day_is_archived_and_the_live_generation_kept(pipeline: Pipeline) -> None:
+    pipeline.extract_window()
+    assert pipeline.materialize().success
+    before = pipeline.live_rows()
+    older = LAST_DAY - timedelta(days=2)
+    result = pipeline.materialize(day=older)
+    assert result.success
+    assert pipeline.live_rows() == before
+    assert pipeline.storage.recommendations(older).exists()
+    materialization = next(
+        e for e in result.asset_materializations_for_node("user_recommendations") if e.asset_key
+    )
+    assert materialization.metadata["status"].value == "archived"
+    assert "kept" in str(materialization.metadata["outcome"].value)
+    statuses = pipeline.query("SELECT partition_date, status FROM recommendation_generations ORDER BY 1")
+    assert statuses == [(older, "archived"), (LAST_DAY, "live")]
+    import mlflow
+
+    champion = mlflow.MlflowClient().get_model_version_by_alias("collaborative_filtering", "champion")
+    assert champion.version == "1"
+
+
+def test_the_same_day_again_replaces_its_generation(pipeline: Pipeline) -> None:
+    pipeline.extract_window()
+    assert pipeline.materialize().success
+    first = pipeline.live_rows()
+    assert pipeline.materialize().success
+    again = pipeline.live_rows()
+    assert [row[:3] for row in again] == [row[:3] for row in first]
+    assert pipeline.query(
+        "SELECT status, count(*) FROM recommendation_generations GROUP BY 1 ORDER BY 1"
+    ) == [
+        ("live", 1),
+        ("superseded", 1),
+    ]
+
+
+def test_a_range_is_extracted_in_one_run_as_day_by_day(pipeline: Pipeline, tmp_path: Path) -> None:
+    result = pipeline.materialize("raw_interactions", day=FIRST_DAY, until=LAST_DAY)
+    assert result.success
+    assert len(result.asset_materializations_for_node("raw_interactions")) == 14
+    ranged = tmp_path / "ranged"
+    pipeline.storage.raw_interactions.rename(ranged)
+    for n in range(3):
+        assert pipeline.materialize("raw_interactions", day=FIRST_DAY + timedelta(days=n)).success
+    names = sorted(path.name for path in pipeline.storage.raw_interactions.glob("*.parquet"))
+    assert len(names) == 3
+    assert filecmp.cmpfiles(ranged, pipeline.storage.raw_interactions, names, shallow=False)[0] == names
+
+
+def test_cleanup_deletes_what_expired_and_nothing_else(pipeline: Pipeline) -> None:
+    pipeline.extract_window()
+    assert pipeline.materialize().success
+    pipeline.query(
+        "UPDATE user_recommendations SET expires_at = now() - interval '1 minute' WHERE user_id IN "
+        "(SELECT user_id FROM user_recommendations GROUP BY 1 ORDER BY 1 LIMIT 2)"
+    )
+    expired = pipeline.value("SELECT count(*) FROM user_recommendations WHERE expires_at < now()")
+    kept = pipeline.value("SELECT count(*) FROM user_recommendations WHERE expires_at > now()")
+    result = pipeline.materialize("expired_recommendations_cleanup")
+    event = result.asset_materializations_for_node("expired_recommendations_cleanup")[0]
+    assert event.metadata["deleted_rows"].value == expired > 0
+    assert pipeline.value("SELECT count(*) FROM user_recommendations") == kept
+
+
+def test_settings_of_a_single_run_reach_the_model(pipeline: Pipeline) -> None:
+    pipeline.extract_window()
+    config = {"user_knn_model": {"n_neighbors": 3, "n_recommendations": 4, "vote_weighting": "sqrt"}}
+    assert pipeline.materialize(config=config).success
+    longest = "SELECT max(n) FROM (SELECT count(*) AS n FROM user_recommendations GROUP BY user_id) AS lists"
+    assert pipeline.value(longest) == 4
+
+
+def test_a_setting_out_of_range_is_refused_before_the_step_writes(pipeline: Pipeline) -> None:
+    pipeline.extract_window()
+    result = pipeline.materialize(config={"user_knn_model": {"n_neighbors": 0}})
+    assert not result.success
+    message = str([e.step_failure_data.error for e in result.all_events if e.is_step_failure])
+    assert "n_neighbors" in message
+    assert "greater than or equal to 1" in message
+    assert not pipeline.storage.model(LAST_DAY).exists()
+
+
+def test_every_asset_is_described_owned_grouped_and_typed() -> None:
+    from reco_assets.definitions import defs
+
+    graph = defs.resolve_asset_graph()
+    for key in graph.get_all_asset_keys():
+        node = graph.get(key)
+        assert node.description, key
+        assert node.owners == ["team:recommendations"], key
+        assert node.group_name == "recommendations", key
+        assert node.kinds, key
+        assert isinstance(node.partitions_def, dg.DailyPartitionsDefinition), key
+
+
+def test_a_model_that_failed_its_check_cannot_be_published_around_it(pipeline: Pipeline) -> None:
+    pipeline.extract_window()
+    assert pipeline.materialize().success
+    before = pipeline.live_rows()
+
+    import json
+
+    path = pipeline.storage.evaluation(LAST_DAY)
+    evaluation = json.loads(path.read_text())
+    evaluation["verdict"] |= {"passed": False, "message": "NDCG 0.1 against 0.4 of newest."}
+    path.write_text(json.dumps(evaluation))
+    result = pipeline.materialize("user_recommendations")
+    message = failure(result)
+    assert "NDCG 0.1 against 0.4 of newest" in message
+    assert f"reco run --partition {LAST_DAY}" in message
+    assert pipeline.live_rows() == before
+    failed = [e.check_name for e in result.get_asset_check_evaluations() if not e.passed]
+    assert failed == ["model_passed_its_checks"]
+    assert pipeline.query("SELECT status FROM recommendation_generations ORDER BY created_at") == [
+        ("live",),
+        ("refused",),
+    ]
