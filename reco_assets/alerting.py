@@ -7,9 +7,9 @@ remembers what went out. Apprise is imported when something is delivered or chec
 import hashlib
 import logging
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
@@ -26,6 +26,7 @@ _PASSWORD_IN_URL = re.compile(r"(://[^/\s:@]*):[^@\s/]+@")
 _BETWEEN_URLS = re.compile(r"\s+|,+\s*(?=[A-Za-z][\w+.-]*://)|,+\s*$")
 _SCHEME = re.compile(r"\s*([A-Za-z][\w+.-]*)://")
 _CONNECT_TIMEOUT_S = 5.0
+_DELIVERY_TIMEOUT_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,7 @@ def deliver(channel: Channel, alert: Alert) -> str | None:
             body=alert.body,
             notify_type=types.get(alert.kind, apprise.NotifyType.FAILURE),
             body_format=apprise.NotifyFormat.TEXT,
+            timeout=_DELIVERY_TIMEOUT_S,
         )
     if accepted:
         return None
@@ -219,30 +221,30 @@ def _without_secrets(text: str, url: str) -> str:
     return hide_passwords(text)
 
 
-class _Collector(logging.Handler):
-    """Keeps the warnings of the thread that made it."""
+_collected: ContextVar[list[str] | None] = ContextVar("collected", default=None)
+"""The warnings of the delivery that runs in this context; Apprise's worker threads inherit it."""
 
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.thread = threading.get_ident()
-        self.messages: list[str] = []
 
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.thread == self.thread:
-            self.messages.append(record.getMessage())
+def _collect(record: logging.LogRecord) -> bool:
+    """A filter on Apprise's logger: no handler sees what is collected, whoever installed it."""
+    messages = _collected.get()
+    if messages is None:
+        return True
+    if record.levelno >= logging.WARNING:
+        messages.append(record.getMessage())
+    return False
 
 
 @contextmanager
 def _apprise_warnings() -> Iterator[list[str]]:
     """Collect what Apprise warns of instead of letting it reach a log: it may quote secrets."""
-    logger = logging.getLogger("apprise")
-    logger.propagate = False  # for good: several sensors deliver at a time
-    collector = _Collector()
-    logger.addHandler(collector)
+    logging.getLogger("apprise").addFilter(_collect)  # adding it again changes nothing
+    messages: list[str] = []
+    token = _collected.set(messages)
     try:
-        yield collector.messages
+        yield messages
     finally:
-        logger.removeHandler(collector)
+        _collected.reset(token)
 
 
 def _trim(text: str, longest: int) -> str:

@@ -37,12 +37,13 @@ def blocking_check_alert(context: dg.SensorEvaluationContext) -> dg.SkipReason:
 
 def _describe(key: str, runs: Sequence[FailedRun], serving: str, settings: Settings) -> Alert:
     first = runs[0]
-    names = ", ".join(check.check_name for check in first.failed_checks) or "publication refused"
+    subject = first.assets[0] if first.assets else first.run.job_name
+    names = ", ".join(check.check_name for check in first.failed_checks)
     repair = repair_command(runs, settings)
     return Alert(
         dedupe_key=key,
         kind="blocking_check",
-        title=f"Check failed{span(runs)}: {names}",
+        title=f"{subject}{span(runs)} refused" + (f" by {names}" if names else ""),
         what="; ".join(map(_describe_check, first.failed_checks)) or first.what,
         error="" if first.failed_checks else first.error,
         since=first.failed_at,

@@ -195,7 +195,7 @@ def settle(context: dg.SensorEvaluationContext, pending: Mapping[str, float], no
         if verdict is None:
             waiting[run_id] = at
         elif verdict:
-            failed.append(examine(context.instance, run, failed_at))
+            failed.append(_examine_anyhow(context, run, failed_at))
     return Settled(failed, waiting)
 
 
@@ -230,6 +230,17 @@ def _is_ours(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:
     return context.repository_name is None or repository.repository_name == context.repository_name
 
 
+def _examine_anyhow(
+    context: dg.SensorEvaluationContext, run: dg.DagsterRun, failed_at: datetime
+) -> FailedRun:
+    try:
+        return examine(context.instance, run, failed_at)
+    except Exception as error:
+        # An alert with little in it beats none, for this run and for all that would queue up behind it.
+        context.log.exception(f"The events of run {run.run_id} cannot be read")
+        return FailedRun(run, failed_at, {}, f"its events cannot be read: {error}", [], {}, frozenset())
+
+
 def examine(instance: dg.DagsterInstance, run: dg.DagsterRun, failed_at: datetime) -> FailedRun:
     """Read from the run's events what failed and why."""
     steps: dict[str, SerializableErrorInfo | None] = {}
@@ -246,7 +257,8 @@ def examine(instance: dg.DagsterInstance, run: dg.DagsterRun, failed_at: datetim
             case dg.DagsterEventType.STEP_FAILURE:
                 steps[step] = event.step_failure_data.error
             case dg.DagsterEventType.RUN_FAILURE:
-                error = event.job_failure_data.error
+                data = event.event_specific_data  # none when a run could not be launched
+                error = getattr(data, "error", None)
                 run_error = explain(error) if error else (event.message or "")
             case dg.DagsterEventType.ASSET_CHECK_EVALUATION:
                 evaluation: Any = event.event_specific_data

@@ -39,7 +39,7 @@ def _describe(key: str, runs: Sequence[FailedRun], serving: str, settings: Setti
     return Alert(
         dedupe_key=key,
         kind="run_failure",
-        title=f"{subject} failed{span(runs)}",
+        title=f"{subject}{span(runs)} failed",
         what=first.what,
         error=first.error,
         since=first.failed_at,

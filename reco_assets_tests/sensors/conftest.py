@@ -1,0 +1,182 @@
+"""Real parts for the alert sensors: a webhook, a mail server, PostgreSQL, a Dagster instance."""
+
+import email
+import json
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.message import EmailMessage
+from email.policy import default
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import dagster as dg
+import psycopg
+import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+from reco_assets.settings import Settings
+from reco_assets.store import migrate
+
+
+class Webhook:
+    """An HTTP endpoint that collects JSON, and answers 503 while it is down."""
+
+    def __init__(self) -> None:
+        self.received: list[dict[str, Any]] = []
+        self.down = False
+        webhook = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if not webhook.down:
+                    webhook.received.append(json.loads(body))
+                self.send_response(503 if webhook.down else 200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None: ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"json://127.0.0.1:{self.server.server_port}/hook"
+
+    @property
+    def titles(self) -> list[str]:
+        return [message["title"] for message in self.received]
+
+
+class MailServer:
+    """An SMTP server that collects mail, and refuses it while it is down."""
+
+    def __init__(self) -> None:
+        self.received: list[EmailMessage] = []
+        self.down = False
+        self.controller = Controller(self, hostname="127.0.0.1", port=0)
+
+    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:
+        if self.down:
+            return "451 try again later"
+        assert isinstance(envelope.content, bytes)
+        self.received.append(email.message_from_bytes(envelope.content, policy=default))  # type: ignore[arg-type]
+        return "250 OK"
+
+    @property
+    def url(self) -> str:
+        port = self.controller.server.sockets[0].getsockname()[1]
+        return (
+            f"mailto://127.0.0.1:{port}?from=reco@example.org&to=oncall@example.org&mode=insecure&format=text"
+        )
+
+    @property
+    def titles(self) -> list[str]:
+        return [message["subject"] for message in self.received]
+
+
+class _AnyPort(Controller):
+    """aiosmtpd probes the port it was given; with port 0 it must ask the one it got."""
+
+    def _trigger_server(self) -> None:
+        self.port = self.server.sockets[0].getsockname()[1]
+        super()._trigger_server()
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    webhook = Webhook()
+    thread = threading.Thread(target=webhook.server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield webhook
+    webhook.server.shutdown()
+    webhook.server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def mail() -> Iterator[MailServer]:
+    server = MailServer()
+    server.controller = _AnyPort(server, hostname="127.0.0.1", port=0)
+    server.controller.start()
+    yield server
+    server.controller.stop()
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+        yield instance
+
+
+class App:
+    """The app's database as the sensors see it, with a hand on the publications."""
+
+    def __init__(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.url = url
+        self._monkeypatch = monkeypatch
+        self.reachable()
+
+    def reachable(self) -> None:
+        self._monkeypatch.setenv("RECO_DATABASE_URL", self.url)
+
+    def unreachable(self) -> None:
+        self._monkeypatch.setenv("RECO_DATABASE_URL", "postgresql://app:s3cret@127.0.0.1:1/app")
+
+    def publish(self, day: str, *, hours_ago: float, model: str = "collaborative_filtering_v7") -> UUID:
+        """A live generation that was published so long ago; the one before is superseded."""
+        generation, published_at = uuid4(), datetime.now(UTC) - timedelta(hours=hours_ago)
+        user, post = uuid4(), uuid4()
+        with psycopg.connect(self.url) as connection:
+            connection.execute("UPDATE recommendation_generations SET status = 'superseded'")
+            connection.execute(
+                "INSERT INTO recommendation_generations"
+                " (id, partition_date, status, model_version, published_at, created_at)"
+                " VALUES (%s, %s, 'live', %s, %s, %s)",
+                (generation, day, model, published_at, published_at),
+            )
+            connection.execute("INSERT INTO users (id) VALUES (%s)", (user,))
+            connection.execute(
+                "INSERT INTO posts (id, author_id, title) VALUES (%s, %s, 'a post')", (post, user)
+            )
+            connection.execute(
+                "INSERT INTO user_recommendations"
+                " (user_id, post_id, score, generated_at, expires_at, model_version, generation_id)"
+                " VALUES (%s, %s, 1, %s, %s, %s, %s)",
+                (user, post, published_at, published_at + timedelta(hours=72), model, generation),
+            )
+        return generation
+
+    def rows(self, columns: str = "kind, dedupe_key, channel") -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.url) as connection:
+            query = f"SELECT {columns} FROM alerts_sent ORDER BY first_sent, dedupe_key, channel"
+            return connection.execute(query).fetchall()  # type: ignore[call-overload, no-any-return]
+
+
+@pytest.fixture
+def app(empty_database_url: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> App:
+    migrate.upgrade(Settings.load(database_url=empty_database_url))
+    return App(empty_database_url, monkeypatch)
+
+
+@pytest.fixture
+def channels(webhook: Webhook, mail: MailServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alerts go to the webhook and to the mail server."""
+    monkeypatch.setenv("RECO_ALERT_URLS", f"{webhook.url}, {mail.url}")
+
+
+class Ticker:
+    """A sensor evaluated again and again with its own cursor, as the daemon does."""
+
+    def __init__(self, sensor: dg.SensorDefinition, instance: dg.DagsterInstance) -> None:
+        self.sensor = sensor
+        self.instance = instance
+        self.cursor: str | None = None
+
+    def tick(self) -> str:
+        """One evaluation; what it says it did. A tick that raises leaves the cursor alone."""
+        with dg.build_sensor_context(instance=self.instance, cursor=self.cursor) as context:
+            data = self.sensor.evaluate_tick(context)
+        self.cursor = data.cursor
+        assert not data.run_requests
+        return data.skip_message or ""
