@@ -91,7 +91,7 @@ def binary_copy(rows: RecommendationRows, shared: SharedValues, id_type: IdType)
     """The bytes to send, header and trailer included, in chunks of a few MB."""
     import numpy as np
 
-    encode = _uuid_text if id_type == "text" else np.ascontiguousarray
+    encode = uuid_text if id_type == "text" else np.ascontiguousarray
     fields = {
         "user_id": encode(rows.user_ids[:1]).shape[-1],
         "post_id": encode(rows.post_ids[:1]).shape[-1],
@@ -137,7 +137,7 @@ def _microseconds(moment: datetime) -> bytes:
     return ((moment - _EPOCH) // timedelta(microseconds=1)).to_bytes(8, "big", signed=True)
 
 
-def _uuid_text(ids: "NDArray[np.uint8]") -> "NDArray[np.uint8]":
+def uuid_text(ids: "NDArray[np.uint8]") -> "NDArray[np.uint8]":
     """(n, 16) bytes to (n, 36) characters: 8-4-4-4-12 lower-case hexadecimal digits."""
     import numpy as np
 

@@ -1,0 +1,170 @@
+"""The files of extracted days: one Parquet file per UTC day, written whole or not at all.
+
+Columns: `id`, `user_id`, `post_id` as fixed_size_binary(16) (the UUID's bytes), `interaction_type` as
+dictionary of strings, `created_at` as timestamp[us, UTC]; sorted by (created_at, id). A day without
+interactions has a file without rows; a missing file means that the day was not extracted.
+"""
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from reco_assets.errors import CorruptArtifact, MissingUpstream, StorageFull
+from reco_assets.events import CREATED_AT, INTERACTION_TYPE, POST_ID, USER_ID
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+INTERACTION_ID: Final = "id"
+_ROW_GROUP_ROWS = 131_072
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def day_path(directory: Path, day: date) -> Path:
+    """Where the day's file is."""
+    return directory / f"{day.isoformat()}.parquet"
+
+
+def day_schema() -> "pa.Schema":
+    """The columns of a day's file."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            (INTERACTION_ID, pa.binary(16)),
+            (USER_ID, pa.binary(16)),
+            (POST_ID, pa.binary(16)),
+            (INTERACTION_TYPE, pa.dictionary(pa.int32(), pa.string())),
+            (CREATED_AT, pa.timestamp("us", tz="UTC")),
+        ]
+    )
+
+
+def read_day(path: Path) -> "pa.Table":
+    """Read one day's interactions, whole.
+
+    Raises:
+        MissingUpstream: The day was not extracted.
+        CorruptArtifact: The file cannot be read or has other columns.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    redo = f"Run `reco run --partition {path.stem} --assets raw_interactions`."
+    try:
+        table = pq.read_table(path, partitioning=None)
+    except FileNotFoundError:
+        raise MissingUpstream(f"No interactions of {path.stem}: {path} is not there. {redo}") from None
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptArtifact(f"{path} cannot be read: {error}. {redo}") from error
+    if not table.schema.equals(day_schema()):
+        found = ", ".join(f"{field.name} {field.type}" for field in table.schema)
+        raise CorruptArtifact(f"{path} holds other columns than an extracted day: {found}. {redo}")
+    return table
+
+
+def sha256_of(path: Path) -> str:
+    """The digest of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class DayWriter:
+    """Writes one day below a temporary name; `finish` puts it in place, `discard` removes it."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow.parquet as pq
+
+        self.path = path
+        self.n_rows = 0
+        self.first: datetime | None = None
+        self.last: datetime | None = None
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        with _full_disk(path):
+            self._file = self._temporary.open("wb")
+            self._writer = pq.ParquetWriter(self._file, day_schema(), compression="zstd")
+        self._pending: list[pa.RecordBatch] = []
+        self._n_pending = 0
+
+    def write(self, batch: "pa.RecordBatch") -> None:
+        """Add rows, which follow those before in (created_at, id)."""
+        times = batch.column(CREATED_AT)
+        self.first = self.first or times[0].as_py()
+        self.last = times[-1].as_py()
+        self.n_rows += batch.num_rows
+        # Row groups are cut at fixed counts, not where the driver's batches end: the bytes must not
+        # depend on how the rows arrived.
+        self._pending.append(batch)
+        self._n_pending += batch.num_rows
+        if self._n_pending >= _ROW_GROUP_ROWS:
+            self._flush(whole_groups_only=True)
+
+    def finish(self) -> str:
+        """Make the file durable and visible; returns its SHA-256."""
+        with _full_disk(self.path):
+            self._flush(whole_groups_only=False)
+            self._writer.close()
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            digest = sha256_of(self._temporary)
+            self._temporary.replace(self.path)
+            _sync_directory(self.path.parent)
+        return digest
+
+    def discard(self) -> None:
+        """Leave nothing behind; the previous file stays as it was."""
+        with suppress(Exception):  # closing writes the footer, which a full disk refuses
+            self._writer.close()
+        with suppress(OSError):
+            self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+    def _flush(self, *, whole_groups_only: bool) -> None:
+        import pyarrow as pa
+
+        table = pa.Table.from_batches(self._pending, day_schema())
+        n_rows = table.num_rows
+        n_written = n_rows - n_rows % _ROW_GROUP_ROWS if whole_groups_only else n_rows
+        with _full_disk(self.path):
+            for start in range(0, n_written, _ROW_GROUP_ROWS):
+                group = table.slice(start, min(_ROW_GROUP_ROWS, n_written - start))
+                self._writer.write_table(_canonical(group), row_group_size=_ROW_GROUP_ROWS)
+        rest = table.slice(n_written)
+        self._pending = rest.to_batches()
+        self._n_pending = rest.num_rows
+
+
+def _canonical(group: "pa.Table") -> "pa.Table":
+    """One chunk per column, the dictionary in order of appearance: equal rows give equal bytes."""
+    import pyarrow as pa
+
+    position = group.schema.get_field_index(INTERACTION_TYPE)
+    types = group.column(position).cast(pa.string()).combine_chunks().dictionary_encode()
+    return group.combine_chunks().set_column(position, group.schema.field(position), types)
+
+
+@contextmanager
+def _full_disk(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        raise StorageFull(
+            f"No space for {path}: {error.strerror or error}. The previous file is untouched. Free space "
+            f"below {path.parent}, lower RECO_ARCHIVE_DAYS or move RECO_STORAGE_DIR, then run again."
+        ) from error
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
