@@ -72,7 +72,7 @@ def seed_demo(
             f"Seed until {last_complete_day(now)} at the latest: events must not lie in the future."
         )
     with transaction(engine) as connection:
-        newest = _newest_day(connection, world, until)
+        newest = _newest_day(connection, world)
         if newest is None and not beside_other_data:
             _refuse_other_data(connection)
     if newest is None:
@@ -81,9 +81,8 @@ def seed_demo(
         days = [newest + timedelta(days=step) for step in range(1, (until - newest).days + 1)]
     total = Loaded()
 
-    def add(connection: sa.Connection, batch: Sequence[DemoDay]) -> None:
+    def report(batch: Sequence[DemoDay], loaded: Loaded) -> None:
         nonlocal total
-        loaded = _load(BulkLoader(connection), batch)
         total += loaded
         if progress is not None:
             progress(batch[-1].day, loaded)
@@ -91,28 +90,32 @@ def seed_demo(
     if newest is None:
         with transaction(engine) as connection, indexes_built_after(connection):
             for batch in _batches(world, days, with_history=True):
-                add(connection, batch)
+                report(batch, _load(BulkLoader(connection), batch))
     else:
         for batch in _batches(world, days, with_history=False):
             with transaction(engine) as connection:
-                add(connection, batch)
+                loaded = _load(BulkLoader(connection), batch)
+            report(batch, loaded)
     if days:
         with transaction(engine) as connection:
             analyze(connection)
     return Seeded(tuple(days), total)
 
 
-def _newest_day(connection: sa.Connection, world: DemoWorld, until: date) -> date | None:
-    """The last day that is there, later than `until` perhaps; days are written in order and whole."""
-    days = [until - timedelta(days=back) for back in range(-_LOOK_BACK_DAYS, _LOOK_BACK_DAYS)]
-    marks = [(day, _as_text(mark)) for day in days for mark in world.day_marks(day)]
-    present = set(
-        connection.scalars(
-            sa.text("SELECT id::text FROM user_interactions WHERE id = ANY(:ids)"),
-            {"ids": [mark for _, mark in marks]},
-        )
+def _newest_day(connection: sa.Connection, world: DemoWorld) -> date | None:
+    """The last day of this world that is there; days are written in order and whole."""
+    first, last = connection.execute(
+        sa.text("SELECT min(created_at)::date, max(created_at)::date FROM user_interactions")
+    ).one()
+    if first is None:
+        return None
+    reach = min((last - first).days, _LOOK_BACK_DAYS)
+    days = [last - timedelta(days=back) for back in range(reach + 1)]
+    marks = {_as_text(mark): day for day in days for mark in world.day_marks(day)}
+    present = connection.scalars(
+        sa.text("SELECT id::text FROM user_interactions WHERE id = ANY(:ids)"), {"ids": list(marks)}
     )
-    return max((day for day, mark in marks if mark in present), default=None)
+    return max((marks[mark] for mark in present), default=None)
 
 
 def _refuse_other_data(connection: sa.Connection) -> None:

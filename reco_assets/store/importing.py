@@ -33,6 +33,7 @@ from reco_assets.store.importing_load import (
     NewUsers,
     analyze,
 )
+from reco_assets.store.importing_progress import can_record, forget, record, rows_done
 from reco_assets.store.importing_rows import (
     PROJECT_NAMESPACE,
     GoodRows,
@@ -50,8 +51,6 @@ Phase = Literal["checking", "loading"]
 Progress = Callable[[Phase, int], None]
 """Told the rows read so far."""
 
-PROGRESS_TABLE: Final = "reco_import_progress"
-"""There only while an import is unfinished."""
 SHOWN_REJECTS: Final = 20
 
 
@@ -238,8 +237,8 @@ def load_checked(
     namespace = namespace_of(options)
     with transaction(engine) as connection:
         BulkLoader(connection)
-        done = _rows_done(connection, fingerprint)
-        records = bool(connection.scalar(sa.text("SELECT has_schema_privilege(current_schema(), 'CREATE')")))
+        done = rows_done(connection, fingerprint)
+        records = can_record(connection)
     result = Imported(resumed_after=done)
     n_read = 0
     last_row = done
@@ -263,7 +262,7 @@ def load_checked(
             ) -> Loaded:
                 loaded = BulkLoader(connection).load(users, posts, interactions)
                 if records:
-                    _record(connection, fingerprint, checked.source.path.name, row)
+                    record(connection, fingerprint, checked.source.path.name, row)
                 return loaded
 
             loaded = run_transaction(engine, load)
@@ -279,7 +278,7 @@ def load_checked(
     except RecoError as error:
         raise type(error)(f"{error} {how_to_resume(last_row)}") from error
     with transaction(engine) as connection:
-        _forget(connection, fingerprint)
+        forget(connection, fingerprint)
         analyze(connection)
     return result
 
@@ -400,41 +399,6 @@ def _fingerprint(checked: Checked, options: ImportOptions) -> str:
     shaping = {**asdict(options), "max_bad": None, "types": checked.rules.types, "chunk": CHUNK_ROWS}
     digest.update(repr(sorted(shaping.items())).encode())
     return digest.hexdigest()
-
-
-def _rows_done(connection: sa.Connection, fingerprint: str) -> int:
-    if connection.scalar(sa.text("SELECT to_regclass(:name)"), {"name": PROGRESS_TABLE}) is None:
-        return 0
-    statement = sa.text(f"SELECT rows_done FROM {PROGRESS_TABLE} WHERE fingerprint = :fingerprint")  # noqa: S608
-    return int(connection.scalar(statement, {"fingerprint": fingerprint}) or 0)
-
-
-def _record(connection: sa.Connection, fingerprint: str, name: str, row: int) -> None:
-    connection.execute(
-        sa.text(
-            f"CREATE TABLE IF NOT EXISTS {PROGRESS_TABLE} (fingerprint text PRIMARY KEY, file text NOT NULL, "
-            "rows_done bigint NOT NULL, updated_at timestamptz NOT NULL DEFAULT now())"
-        )
-    )
-    connection.execute(
-        sa.text(
-            f"INSERT INTO {PROGRESS_TABLE} (fingerprint, file, rows_done) VALUES (:fingerprint, :file, :row) "  # noqa: S608
-            "ON CONFLICT (fingerprint) DO UPDATE SET rows_done = excluded.rows_done, updated_at = now()"
-        ),
-        {"fingerprint": fingerprint, "file": name, "row": row},
-    )
-
-
-def _forget(connection: sa.Connection, fingerprint: str) -> None:
-    """The import is complete; the table goes with the last unfinished one."""
-    if connection.scalar(sa.text("SELECT to_regclass(:name)"), {"name": PROGRESS_TABLE}) is None:
-        return
-    connection.execute(
-        sa.text(f"DELETE FROM {PROGRESS_TABLE} WHERE fingerprint = :fingerprint"),  # noqa: S608
-        {"fingerprint": fingerprint},
-    )
-    if not connection.scalar(sa.text(f"SELECT EXISTS (SELECT FROM {PROGRESS_TABLE})")):  # noqa: S608
-        connection.execute(sa.text(f"DROP TABLE {PROGRESS_TABLE}"))
 
 
 def _advice(checked: Checked) -> str:
