@@ -24,11 +24,11 @@ Reject = tuple[int, str, str]
 PROJECT_NAMESPACE: Final = UUID("6f1f2f0e-6d0b-5c59-9d3c-3f5b0c5a7e21")
 """What `--namespace` names are derived in."""
 
-_NUMBER: Final = r"^-?\d{1,18}$"
+_NUMBER: Final = r"^-?(\d{1,18}|[1-8]\d{18})$"  # what fits 64 bits
 _DECIMAL: Final = r"^-?\d{1,15}\.\d+$"
 _ISO: Final = (
-    r"^(?P<day>\d{4}-\d{2}-\d{2})([T ](?P<time>\d{2}:\d{2}(:\d{2}([.,]\d{1,9})?)?)\s?"
-    r"(?P<zone>Z|z|UTC|[+-]\d{2}(:?\d{2})?)?)?$"
+    r"^(?P<day>\d{4}-\d{2}-\d{2})(?:[T ](?P<time>\d{2}:\d{2}(?::\d{2}(?:[.,]\d{1,9})?)?)\s?"
+    r"(?P<zone>Z|z|UTC|[+-]\d{2}(?::?\d{2})?)?)?$"
 )
 _NULLS: Final = ("", "null", "none", "nan", "\\n", "n/a")
 _FLOAT_ID: Final = r"^-?(\d+\.0+|\d(\.\d+)?[eE]\+?\d+)$"
