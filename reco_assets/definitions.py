@@ -20,6 +20,8 @@ from reco_assets.checks.on_user_knn_model import model_is_not_worse_than_popular
 from reco_assets.resources.mlflow_tracking import ModelRegistry, mlflow_run
 from reco_assets.resources.postgres import PostgresResource
 from reco_assets.resources.storage import FileStorage
+from reco_assets.schedules import daily_recommendations, daily_recommendations_schedule
+from reco_assets.sensors import alert_sensors
 from reco_assets.settings import Settings
 
 _settings = Settings.load()
@@ -46,6 +48,9 @@ defs = dg.Definitions(
         "model_registry": ModelRegistry(tracking_uri=_settings.tracking_uri, model_name=_settings.model_name),
         "mlflow": mlflow_run,
     },
+    jobs=[daily_recommendations],
+    schedules=[daily_recommendations_schedule],
+    sensors=alert_sensors,
     # The chain is linear and its steps use all cores themselves; a process per step would cost about
     # seven seconds each and gain nothing.
     executor=dg.in_process_executor,

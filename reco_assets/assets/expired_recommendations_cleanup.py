@@ -31,11 +31,12 @@ def expired_recommendations_cleanup(
 
     Daily Parquet files of raw interactions stay: they are what a past day is replayed from.
     """
+    from reco_assets.pipeline.reports import utc_now
     from reco_assets.store.retention import delete_expired
 
     settings = postgres.settings
     with explained():
-        deleted = delete_expired(postgres.engine, batch_size=settings.cleanup_batch_size)
+        deleted = delete_expired(postgres.engine, now=utc_now(), batch_size=settings.cleanup_batch_size)
         removed = storage.remove_archives_before(partition_day(context), settings.archive_days)
     return dg.MaterializeResult(
         metadata={"deleted_rows": deleted, "removed_files": dg.MetadataValue.json(removed)}

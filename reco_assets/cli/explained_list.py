@@ -29,7 +29,7 @@ class ExplainedPost:
     rank: int
     post_id: UUID
     title: str
-    created_at: datetime
+    created_at: datetime | None
     score: float
     voters: tuple[Voter, ...]
     n_voters: int
@@ -60,26 +60,28 @@ def explain_list(settings: Settings, user_id: UUID | None, n: int, n_voters: int
     import numpy as np
 
     from reco_assets.store.database import create_engine_for, transaction
-    from reco_assets.store.generations import generation, live_generation
-    from reco_assets.store.lookups import (
+    from reco_assets.store.evidence import (
+        creation_times,
         interactions_with,
         recent_interactions,
-        recommendations_of,
-        user_exists,
         user_with_longest_list,
     )
+    from reco_assets.store.generations import generation, live_generation
+    from reco_assets.store.lookups import recommendations_of, user_exists
 
+    now = datetime.now(UTC)
     engine = create_engine_for(settings, application_name="reco recommend")
     with transaction(engine) as connection:
         live = live_generation(connection)
         if live is None:
             raise NoInteractions("Nothing was published yet. Run `reco run` (or `reco demo`) first.")
         if user_id is None:
-            user_id = user_with_longest_list(connection)
+            user_id = user_with_longest_list(connection, now=now)
         if user_id is None or not user_exists(connection, user_id):
             raise BadInput(f"No user {user_id} in table users.")
-        rows = recommendations_of(connection, user_id, limit=n)
-        history = recent_interactions(connection, user_id, limit=5)
+        rows = recommendations_of(connection, user_id, now=now, n=n)
+        created = creation_times(connection, [row.post_id for row in rows])
+        history = recent_interactions(connection, user_id, n=5)
         made_by = generation(connection, rows[0].generation_id) if rows else live
         model = _model_of(settings, made_by or live)
         user = int(model.rows_of_users(_as_bytes([user_id]))[0])
@@ -93,8 +95,8 @@ def explain_list(settings: Settings, user_id: UUID | None, n: int, n_voters: int
                 ExplainedPost(
                     rank=row.rank,
                     post_id=row.post_id,
-                    title=row.title,
-                    created_at=row.post_created_at,
+                    title=row.title or str(row.post_id),
+                    created_at=created.get(row.post_id),
                     score=row.score,
                     voters=tuple(_voter(voter, ids[voter.user_index], done) for voter in shown),
                     n_voters=len(explanation.voters) if explanation else 0,
@@ -111,7 +113,7 @@ def explain_list(settings: Settings, user_id: UUID | None, n: int, n_voters: int
         generated_at=first.generated_at if first else live.created_at,
         expires_at=first.expires_at if first else live.created_at,
         n_neighbors=int((neighbors >= 0).sum()),
-        history=tuple((item.interaction_type, item.title) for item in history),
+        history=tuple((item.interaction_type, item.title or "") for item in history),
         posts=tuple(posts),
     )
 
@@ -120,7 +122,7 @@ def print_list(explained: ExplainedList) -> None:
     """For people."""
     from rich.console import Console
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     console.print(f"[bold]User {explained.user_id}[/], lately:")
     for kind, title in explained.history:
         console.print(f"  {kind:<6} {title}", markup=False)
@@ -135,15 +137,14 @@ def print_list(explained: ExplainedList) -> None:
         f"{explained.generated_at:%Y-%m-%d %H:%M} UTC, valid until {explained.expires_at:%Y-%m-%d %H:%M} UTC"
     )
     for post in explained.posts:
-        age_h = (explained.generated_at - post.created_at).total_seconds() / 3600
         console.print(f"{post.rank:>3}  {post.score:.3f}  ", end="", style="cyan")
         console.print(f"{post.title}", markup=False, end="")
-        console.print(f"  [dim]{age_h:.0f} h old[/]")
+        age = f"{_hours(explained.generated_at, post.created_at)} old" if post.created_at else ""
+        console.print(f"  [dim]{age}[/]")
         for voter in post.voters:
             when = ""
             if voter.last_interaction_at:
-                hours = (explained.generated_at - voter.last_interaction_at).total_seconds() / 3600
-                when = f" {hours:.0f} h before"
+                when = f" {_hours(explained.generated_at, voter.last_interaction_at)} before"
             console.print(
                 f"            [dim]{voter.share:4.0%}  neighbour {str(voter.user_id)[:8]} "
                 f"(similarity {voter.similarity:.2f}): {voter.interactions}{when}[/]"
@@ -191,6 +192,10 @@ def _model_of(settings: Settings, generation: Any) -> Any:
     registry = ModelRegistry(tracking_uri=settings.tracking_uri, model_name=settings.model_name)
     version = str(generation.model_version).rpartition("_v")[2]
     return UserKNNRecommender.load(Path(registry.download(version)))
+
+
+def _hours(later: datetime, earlier: datetime) -> str:
+    return f"{(later - earlier).total_seconds() / 3600:.0f} h"
 
 
 def _explain(model: Any, user: int, post_id: UUID) -> Any:

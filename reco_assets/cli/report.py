@@ -1,5 +1,6 @@
 """What a newcomer wants to see after a run: times, counts, quality, and one list with its evidence."""
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -23,16 +24,18 @@ def print_report(settings: Settings, engine: "Engine", instance: dg.DagsterInsta
     from reco_assets.store.database import transaction
     from reco_assets.store.generations import live_generation
     from reco_assets.store.lookups import table_counts
-    from reco_assets.store.quality_metrics import metrics_of
+    from reco_assets.store.quality_metrics import read_metrics
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     with transaction(engine) as connection:
         live = live_generation(connection)
         if live is None:
             console.print("Nothing is published.")
             return
-        counts = table_counts(connection)
-        metrics = {(row.metric, row.segment): row for row in metrics_of(connection, live.partition_date)}
+        counts = table_counts(connection, now=datetime.now(UTC))
+        day = live.partition_date
+        measured = read_metrics(connection, day, day + timedelta(days=1))
+        metrics = {(row.metric, row.segment): row for row in measured}
 
     if live.dagster_run_id and instance.has_run(live.dagster_run_id):
         console.print(f"\n[bold]Time per step[/] (run {live.dagster_run_id[:8]})")
@@ -40,7 +43,13 @@ def print_report(settings: Settings, engine: "Engine", instance: dg.DagsterInsta
             console.print(f"  {step.name:<34}{step.seconds:6.1f} s")
 
     console.print("\n[bold]Counts[/]")
-    for name, number in counts.items():
+    for name, number in (
+        ("users", counts.n_users),
+        ("posts", counts.n_posts),
+        ("interactions", counts.n_interactions),
+        ("recommendations", counts.n_recommendations),
+        ("users with recommendations", counts.n_users_with_recommendations),
+    ):
         console.print(f"  {name:<34}{number:>10,}")
     console.print(
         f"  live generation: {live.n_recommendations:,} recommendations for {live.n_users:,} users, "

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from reco_assets.events import CREATED_AT, INTERACTION_TYPE, POST_ID, USER_ID
 from reco_assets.recommender.quality import Verdict
 from reco_assets.resources.storage import FileStorage
-from reco_assets.store.extract import read_day
+from reco_assets.store.day_files import read_day
 
 _TRAILING_DAYS = 7
 

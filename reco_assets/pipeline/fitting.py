@@ -20,7 +20,7 @@ from reco_assets.recommender.quality import Verdict, model_not_worse_than_baseli
 from reco_assets.recommender.user_knn import UserKNNRecommender
 from reco_assets.resources.mlflow_tracking import ModelRegistry
 from reco_assets.resources.storage import FileStorage, end_of_day_us, read_json, write_json
-from reco_assets.store.quality_metrics import upsert_metrics
+from reco_assets.store.quality_metrics import QualityMetric, record_metrics
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -136,20 +136,22 @@ def artifact_digest(directory: Path) -> str:
 def record_quality(connection: "Connection", day: date, evaluation: Evaluation, version_name: str) -> None:
     """One row per metric and recommender in `quality_metrics`."""
     report = evaluation.report
-    rows = [
-        {"metric": f"holdout_{metric}", "segment": name, "value": value, "n": report.n_user_days}
-        for name, metrics in report.metrics.items()
-        for metric, value in metrics.items()
+    metrics = [
+        QualityMetric(day, f"holdout_{metric}", value, name, n=report.n_user_days, model_version=version_name)
+        for name, values in report.metrics.items()
+        for metric, value in values.items()
     ]
-    rows += [
-        {
-            "metric": "holdout_ndcg_difference",
-            "segment": comparison.baseline,
-            "value": comparison.difference,
-            "lower": comparison.ci_low,
-            "upper": comparison.ci_high,
-            "n": report.n_user_days,
-        }
+    metrics += [
+        QualityMetric(
+            day,
+            "holdout_ndcg_difference",
+            comparison.difference,
+            comparison.baseline,
+            lower=comparison.ci_low,
+            upper=comparison.ci_high,
+            n=report.n_user_days,
+            model_version=version_name,
+        )
         for comparison in report.comparisons
     ]
-    upsert_metrics(connection, day, rows, model_version=version_name)
+    record_metrics(connection, metrics)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from reco_assets.errors import CorruptArtifact, PublicationRefused
 from reco_assets.events import POST_ID, USER_ID
@@ -22,10 +23,9 @@ from reco_assets.recommender.quality import (
 )
 from reco_assets.recommender.recommendation_lists import RecommendationLists
 from reco_assets.recommender.user_knn import UserKNNRecommender
-from reco_assets.resources.storage import FileStorage, end_of_day_us
+from reco_assets.resources.storage import FileStorage, end_of_day_us, replacing
 from reco_assets.store.copy_buffer import RecommendationRows
 from reco_assets.store.generations import Generation, Origin, record_refused
-from reco_assets.store.parquet import write_parquet
 from reco_assets.store.publish import Publication, publish
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ def compute_lists(storage: FileStorage, day: date, registered: RegisteredVersion
             "score": lists.score,
         }
     )
-    write_parquet(table, computed.path)
+    with replacing(computed.path) as file:
+        pq.write_table(table, file, compression="zstd")
     return computed
 
 

@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 
 from reco_assets.errors import BadInput, NoInteractions
 from reco_assets.events import CREATED_AT, INTERACTION_TYPE, POST_ID, USER_ID
-from reco_assets.recommender.interaction_log import UNKNOWN_TIME, InteractionLog, rows_of
-from reco_assets.store.extract import catalogue, hidden_pairs, read_day
+from reco_assets.recommender.interaction_log import InteractionLog, rows_of
+from reco_assets.store.catalogue import catalogue, hidden_pairs
+from reco_assets.store.day_files import read_day
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -46,9 +47,10 @@ def read_window(
     post_ids, post_index = _codes(table[POST_ID])
 
     posts = catalogue(connection, post_ids)
-    hidden_users, hidden_authors = hidden_pairs(connection, user_ids)
-    author_ids = _sorted_ids(np.concatenate([posts.author_ids[posts.has_author], hidden_authors]))
-    post_author = np.where(posts.has_author, rows_of(author_ids, posts.author_ids), -1)
+    hidden = hidden_pairs(connection, user_ids)
+    has_author = posts.author_ids.any(axis=1)
+    author_ids = _sorted_ids(np.concatenate([posts.author_ids[has_author], hidden.author_ids]))
+    post_author = np.where(has_author, rows_of(author_ids, posts.author_ids), -1)
     return InteractionLog(
         user_ids=user_ids,
         post_ids=post_ids,
@@ -57,12 +59,13 @@ def read_window(
         post_index=post_index,
         interaction_type=_type_codes(table[INTERACTION_TYPE], types),
         created_at=table[CREATED_AT].cast(pa.int64()).to_numpy(),
-        post_created_at=np.where(posts.known, posts.created_at, UNKNOWN_TIME),
+        # An unknown time (NaT) is the least int64, which is also the log's UNKNOWN_TIME.
+        post_created_at=posts.created_at.view(np.int64),
         post_author=post_author.astype(np.int32),
         post_eligible=posts.eligible,
         user_author=rows_of(author_ids, user_ids).astype(np.int32),
-        hidden_user=rows_of(user_ids, hidden_users).astype(np.int32),
-        hidden_author=rows_of(author_ids, hidden_authors).astype(np.int32),
+        hidden_user=hidden.user_positions,
+        hidden_author=rows_of(author_ids, hidden.author_ids).astype(np.int32),
         interaction_types=types,
     )
 

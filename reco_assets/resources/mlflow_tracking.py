@@ -3,6 +3,8 @@
 MLflow takes seconds to import, so it is imported when a step first needs it.
 """
 
+import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,11 @@ def mlflow_run(context: dg.InitResourceContext) -> Iterator[Any]:
     Only an asset that logs should require this: initialising it opens an MLflow run. Without the
     `finally` the run would stay RUNNING, because the hook that ends it belongs to jobs, not assets.
     """
+    # Both say at every run what nobody here can change: that dagster-mlflow is beta, that type hints of
+    # a model with a signature are not read.
+    warnings.filterwarnings("ignore", category=dg.BetaWarning)
+    warnings.filterwarnings("ignore", module=r"mlflow\.pyfunc")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
     from dagster_mlflow import mlflow_tracking
 
@@ -48,12 +55,13 @@ def mlflow_run(context: dg.InitResourceContext) -> Iterator[Any]:
     try:
         yield from mlflow_tracking.resource_fn(configured)
     finally:
-        failed = any(
-            context.run_id is not None
-            and context.instance is not None
-            and context.instance.all_logs(context.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
-        )
-        mlflow.end_run("FAILED" if failed else "FINISHED")
+        mlflow.end_run("FAILED" if _a_step_failed(context) else "FINISHED")
+
+
+def _a_step_failed(context: dg.InitResourceContext) -> bool:
+    if context.instance is None or context.run_id is None:
+        return False
+    return bool(context.instance.all_logs(context.run_id, of_type=dg.DagsterEventType.STEP_FAILURE))
 
 
 class ModelRegistry(dg.ConfigurableResource):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import dagster as dg
 
@@ -107,8 +107,9 @@ class FileStorage(dg.ConfigurableResource):
             yield
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write, sync and rename: a reader sees the old file or the new one. Same content, same bytes.
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Write a file under a temporary name, sync and rename it: a reader sees the old one or the new one.
 
     Raises:
         StorageFull: The file system refused the write; the previous file is untouched.
@@ -116,17 +117,24 @@ def write_json(path: Path, content: Any) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w") as file:
-            json.dump(content, file, sort_keys=True, indent=1, allow_nan=False)
+        with temporary.open("wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise StorageFull(
-            f"Cannot write {path}: {error.strerror}. Free space there and run the same command again; "
-            "the previous version is untouched."
+            f"Cannot write {path}: {error.strerror or error}. Free space there and run the same command "
+            "again; the previous version is untouched."
         ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Same content, same bytes; see `replacing`."""
+    with replacing(path) as file:
+        file.write(json.dumps(content, sort_keys=True, indent=1, allow_nan=False).encode())
 
 
 def read_json(path: Path, redo: str) -> Any:
