@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Final, Literal
 
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 
 from reco_assets.errors import DatabaseUnreachable, RecoError, SettingsError
 from reco_assets.settings import Settings
@@ -142,10 +143,11 @@ def _answers(engine: sa.Engine, part: Callable[[sa.Connection], Iterator[Finding
     try:
         with _reading(engine) as connection:
             return list(part(connection))
-    except (DatabaseUnreachable, SettingsError):
+    except DatabaseUnreachable:
         raise
-    except RecoError as error:
-        return [Finding("warning", "not checked", str(error))]
+    except (RecoError, DBAPIError) as error:
+        # A deployer's view may fail in any way; that is worth knowing and no reason to stop.
+        return [Finding("warning", "not checked", str(error).splitlines()[0])]
 
 
 def _migration(engine: sa.Engine, settings: Settings) -> Iterator[Finding]:
