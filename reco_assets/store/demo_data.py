@@ -243,6 +243,7 @@ class DemoWorld:
             stop = np.where(topic < 0, edges[-1], high[topic])
             row = np.searchsorted(edges, start + draw[part] * (stop - start), side="right") - 1
             chosen[part] = np.where(stop > start, np.minimum(row, len(posts) - 1), -1)
+        # By rounding, a draw of almost 1 can land on a post beside its topic's, one that is not born yet.
         found = (chosen >= 0) & (born[chosen] < created_at if len(posts) else chosen >= 0)
         return users[found], posts[chosen[found]], (wanted >= 0)[found], created_at[found]
 
