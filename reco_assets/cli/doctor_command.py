@@ -18,7 +18,7 @@ _MARKS = {
 @click.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="All findings as JSON, for programs.")
 @click.option("--quiet", is_flag=True, help="Leave out what is in order.")
-def doctor_command(as_json: bool, quiet: bool) -> None:
+def command(as_json: bool, quiet: bool) -> None:
     """Check the app's database before or after it was migrated, without changing anything.
 
     Looks at the connection, tables, columns, id types, indexes, rights, views, bad rows and what is

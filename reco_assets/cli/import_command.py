@@ -46,7 +46,7 @@ from reco_assets.settings import Settings
     "--rejects", type=click.Path(path_type=Path, dir_okay=False), help="CSV to write all bad rows to."
 )
 @click.option("--dry-run", is_flag=True, help="Only check the file; the database is not touched.")
-def import_command(
+def command(
     file: Path,
     mappings: tuple[str, ...],
     rejects: Path | None,

@@ -10,7 +10,7 @@ from reco_assets.settings import Settings
 @click.option("--down", metavar="REV", help="Go back to this revision; `base` drops all that we created.")
 @click.option("--check", is_flag=True, help="Change nothing; fail unless database and package agree.")
 @click.option("--yes", is_flag=True, help="Do not ask before --down drops tables.")
-def migrate_command(revision: str, down: str | None, check: bool, yes: bool) -> None:
+def command(revision: str, down: str | None, check: bool, yes: bool) -> None:
     """Create the tables that are missing, in one transaction.
 
     Tables that the app already has are never altered, only used; when they cannot be used, the error

@@ -19,7 +19,7 @@ from reco_assets.settings import Settings
 @click.option(
     "--beside-other-data", is_flag=True, help="Seed although the database holds users of another origin."
 )
-def seed_command(
+def command(
     users: int, posts: int, days: int, events: int, seed: int, until: datetime | None, beside_other_data: bool
 ) -> None:
     """Fill the database with an invented feed to try things on.

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from reco_assets.cli.doctor_command import doctor_command
-from reco_assets.cli.import_command import import_command
-from reco_assets.cli.migrate_command import migrate_command
-from reco_assets.cli.seed_command import seed_command
+from reco_assets.cli.doctor_command import command as doctor_command
+from reco_assets.cli.import_command import command as import_command
+from reco_assets.cli.migrate_command import command as migrate_command
+from reco_assets.cli.seed_command import command as seed_command
 from reco_assets.errors import BadInput
 
 SMALL = ("--users", "60", "--posts", "40", "--days", "6", "--events", "900")
