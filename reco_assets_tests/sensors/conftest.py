@@ -18,6 +18,7 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from reco_assets.local.embedded_postgres import ServerAddress
 from reco_assets.settings import Settings
 from reco_assets.store import migrate
 
@@ -153,10 +154,20 @@ class App:
             return connection.execute(query).fetchall()  # type: ignore[call-overload, no-any-return]
 
 
+@pytest.fixture(scope="session")
+def _migrated_url(postgres_server: ServerAddress) -> str:
+    with psycopg.connect(postgres_server.url(), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE alert_sensors")
+    url = postgres_server.url("alert_sensors")
+    migrate.upgrade(Settings.load(database_url=url))
+    return url
+
+
 @pytest.fixture
-def app(empty_database_url: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> App:
-    migrate.upgrade(Settings.load(database_url=empty_database_url))
-    return App(empty_database_url, monkeypatch)
+def app(_migrated_url: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> App:
+    with psycopg.connect(_migrated_url) as connection:
+        connection.execute("TRUNCATE users, posts, recommendation_generations, alerts_sent CASCADE")
+    return App(_migrated_url, monkeypatch)
 
 
 @pytest.fixture

@@ -1,7 +1,10 @@
 import json
+import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
+import psycopg
 import pytest
 from dagster._core.remote_origin import (
     InProcessCodeLocationOrigin,
@@ -117,6 +120,24 @@ def test_a_retry_that_succeeds_leaves_nothing_to_tell(sensor: Ticker, webhook: W
     sensor.tick()
     assert webhook.received == []
     assert json.loads(sensor.cursor or "")["pending"] == {}
+
+
+def test_dagsters_own_retries_are_waited_for(tmp_path: Path, app: App, webhook: Webhook) -> None:
+    retries = {"run_retries": {"enabled": True, "max_retries": 1, "retry_on_asset_or_op_failure": False}}
+    with dg.instance_for_test(temp_dir=str(tmp_path), overrides=retries) as instance:
+        sensor = Ticker(run_failure_alert, instance)
+        sensor.tick()
+        crashed = instance.create_run_for_job(_other_job())
+        instance.report_run_failed(crashed, "The process was killed.")
+        failed = run_pipeline(instance, failing=NO_INTERACTIONS)  # a step's failure is final
+        sensor.tick()
+        assert [failed.run_id in message["message"] for message in webhook.received] == [True]
+        lineage = {"dagster/parent_run_id": crashed.run_id, "dagster/root_run_id": crashed.run_id}
+        retry = instance.create_run_for_job(_other_job(), tags=lineage)
+        instance.report_run_failed(retry, "The process was killed again.")
+        sensor.tick()
+    assert len(webhook.received) == 2
+    assert "killed again" in webhook.received[1]["message"]
 
 
 def test_a_retry_that_dagster_could_not_launch_is_told(sensor: Ticker, webhook: Webhook) -> None:
@@ -261,6 +282,17 @@ def _origin(location: str) -> RemoteJobOrigin:
 
 def _other_job() -> dg.JobDefinition:
     return dg.Definitions(jobs=[_empty_job]).resolve_job_def("empty")
+
+
+def test_no_connection_is_left_behind(sensor: Ticker, app: App) -> None:
+    run_pipeline(sensor.instance, failing=NO_INTERACTIONS)
+    sensor.tick()
+    query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'reco_assets alerts'"
+    deadline = time.monotonic() + 5
+    with psycopg.connect(app.url, autocommit=True) as connection:
+        while connection.execute(query).fetchone() != (0,):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
 
 
 def test_a_failed_check_is_left_to_the_other_sensor(sensor: Ticker, webhook: Webhook) -> None:
