@@ -24,6 +24,7 @@ import urllib.request
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,12 @@ from reco_assets_tests.conftest import enterable
 CHECKOUT = Path(__file__).resolve().parent.parent
 COMPOSE = CHECKOUT / "docker-compose.yml"
 EXAMPLE = CHECKOUT / "deploy" / ".env.example"
+DOCUMENT = CHECKOUT / "docs" / "deployment.md"
 PASSWORD = "0123456789abcdef0123456789abcdef"
 UP_WITHIN_S = 240.0
 """Far above what it takes (half a minute): a slow machine must not fail the suite."""
+_PROBE_EVERY_S = 0.5
+_ENDED = ("SUCCESS", "FAILURE", "CANCELED")
 
 pytestmark = pytest.mark.timeout(UP_WITHIN_S + 120)
 
@@ -339,6 +343,27 @@ def test_builder_receives_what_the_image_copies_and_nothing_else() -> None:
     assert {line[1:] for line in ignored if line[0] == "!"} == copied
 
 
+def test_document_explains_every_service_volume_and_variable() -> None:
+    document = DOCUMENT.read_text()
+    volumes = yaml.safe_load(COMPOSE.read_text())["volumes"]
+
+    assert not [name for name in (*services(), *volumes) if f"| `{name}` |" not in document]
+    assert not [name for name in example_variables() if name not in document and name[:5] != ENV_PREFIX]
+
+
+def test_document_gives_the_same_command_lines_for_bare_processes() -> None:
+    """Word by word, but for addresses, paths, and MLflow's defence of names that only containers have."""
+    document = DOCUMENT.read_text().split("## Bare processes")[1]
+    for name, service in services().items():
+        for words in (service.get("command", []), service.get("healthcheck", {}).get("test", [])[1:]):
+            text = " ".join(f'"{word}"' if " " in word else word for word in words).replace(
+                "0.0.0.0", "127.0.0.1"
+            )
+            text = text.replace("/etc/reco/", "$RECO_HOME/").replace("/var/lib/mlflow", "$RECO_HOME/mlflow")
+            text = text.split(" --allowed-hosts")[0]
+            assert name == "postgres" or f"\n{text}\n" in document or not text, text
+
+
 # The command lines, run
 
 
@@ -351,6 +376,7 @@ class Deployment:
     ports: dict[tuple[str, str], int]
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     probes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    next_probe: dict[str, float] = field(default_factory=dict)
     done: dict[str, str] = field(default_factory=dict)
 
     def url(self, name: str) -> str:
@@ -411,9 +437,12 @@ class Deployment:
         elif not runs_once(self.services[name]):
             if probe is not None and probe.poll() == 0:
                 self.done[name] = "service_healthy"
-            elif probe is None or probe.poll() is not None:
+            elif time.monotonic() > self.next_probe.get(name, 0) and (
+                probe is None or probe.poll() is not None
+            ):
                 how, *words = self.services[name]["healthcheck"]["test"]
                 assert how == "CMD"
+                self.next_probe[name] = time.monotonic() + _PROBE_EVERY_S
                 self.probes[name] = self._start(name, words, f"{name}-health.log")
 
     def _start(self, name: str, words: Sequence[str], log: str) -> subprocess.Popen[bytes]:
@@ -543,10 +572,10 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         assert not killed, f"Did not stop on SIGTERM: {killed}\n{running.logs(killed)}"
 
 
-def _graphql(deployment: Deployment, query: str) -> Any:
+def _graphql(deployment: Deployment, query: str, **variables: Any) -> Any:
     request = urllib.request.Request(
         f"{deployment.url('webserver')}/graphql",
-        data=json.dumps({"query": query}).encode(),
+        data=json.dumps({"query": query, "variables": variables}).encode(),
         headers={"Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=60) as answer:
@@ -575,6 +604,53 @@ def test_webserver_shows_the_assets_of_the_code_server(deployment: Deployment) -
         "user_recommendations",
         "expired_recommendations_cleanup",
     } <= {node["assetKey"]["path"][-1] for node in nodes}
+
+
+_LAUNCH = """mutation($parameters: ExecutionParams!) {
+  launchPipelineExecution(executionParams: $parameters) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+  }
+}"""
+_RUN = """query($id: ID!) {
+  runOrError(runId: $id) { ... on Run { status } }
+  logsForRun(runId: $id) { ... on EventConnection { events { ... on LogsCapturedEvent { fileKey } } } }
+}"""
+
+
+def test_run_started_in_the_ui_executes_at_the_code_server_and_the_ui_shows_its_log(
+    deployment: Deployment,
+) -> None:
+    day = str(datetime.now(UTC).date() - timedelta(days=1))
+    parameters = {
+        "selector": {
+            "repositoryLocationName": "reco_assets",
+            "repositoryName": "__repository__",
+            "pipelineName": "__ASSET_JOB",
+            "assetSelection": [{"path": ["raw_interactions"]}],
+            "assetCheckSelection": [],
+        },
+        "executionMetadata": {"tags": [{"key": "dagster/partition", "value": day}]},
+    }
+
+    launched = _graphql(deployment, _LAUNCH, parameters=parameters)["launchPipelineExecution"]
+    assert launched["__typename"] == "LaunchRunSuccess", launched
+    run_id = launched["run"]["runId"]
+    deadline = time.monotonic() + 120
+    while (answer := _graphql(deployment, _RUN, id=run_id))["runOrError"]["status"] not in _ENDED:
+        assert time.monotonic() < deadline, answer
+        time.sleep(0.2)
+    (key,) = [event["fileKey"] for event in answer["logsForRun"]["events"] if event.get("fileKey")]
+    log = _graphql(
+        deployment,
+        "query($key: [String!]!) { capturedLogs(logKey: $key) { stderr } }",
+        key=[run_id, "compute_logs", key],
+    )["capturedLogs"]["stderr"]
+
+    assert answer["runOrError"]["status"] == "SUCCESS", log
+    assert "STEP_SUCCESS" in log
+    assert (deployment.directory / "volumes" / "storage" / "raw_interactions" / f"{day}.parquet").is_file()
 
 
 def test_each_part_keeps_its_tables_in_its_own_database(deployment: Deployment) -> None:
@@ -619,7 +695,7 @@ def test_instance_loads_from_the_shared_home_and_refuses_unknown_keys(
 
     assert (home / "dagster.yaml").read_bytes() == (CHECKOUT / "dagster.yaml").read_bytes()
     with dg.DagsterInstance.from_config(str(home)) as instance:
-        assert instance.get_runs_count() == 0
+        assert type(instance.run_storage).__name__ == "PostgresRunStorage"
 
     (tmp_path / "dagster.yaml").write_text("no_such_key: 1\n" + (home / "dagster.yaml").read_text())
     with pytest.raises(dg.DagsterInvalidConfigError, match="no_such_key"):
