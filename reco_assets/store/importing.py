@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import IO, Any, Final, Literal
 from uuid import UUID, uuid5
 
 import numpy as np
@@ -181,7 +181,7 @@ def check_file(
     namespace = namespace_of(options)
     checked = Checked(source, rules, IdBook(uuid5(namespace, "user")), IdBook(uuid5(namespace, "post")))
     start_us = microseconds(datetime(start_date.year, start_date.month, start_date.day, tzinfo=UTC))
-    with rejects.open("w", newline="", encoding="utf-8") if rejects else nullcontext() as file:
+    with _writable(rejects) if rejects else nullcontext() as file:
         writer = csv.writer(file) if file else None
         if writer:
             writer.writerow(("row", "reason", "value"))
@@ -293,6 +293,13 @@ def how_to_resume(last_row: int) -> str:
 def namespace_of(options: ImportOptions) -> UUID:
     """The namespace that ids of this source get their UUIDs in."""
     return uuid5(PROJECT_NAMESPACE, options.namespace) if options.namespace else PROJECT_NAMESPACE
+
+
+def _writable(rejects: Path) -> IO[str]:
+    try:
+        return rejects.open("w", newline="", encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"--rejects {rejects} cannot be written: {error.strerror}.") from error
 
 
 def _known_targets(options: ImportOptions, known_types: Mapping[str, float]) -> Mapping[str, str]:

@@ -262,6 +262,11 @@ def test_a_file_that_cannot_be_read_says_why_and_what_to_do(
         refuse_if_too_bad(_check(path), "10%")
 
 
+def test_a_place_for_rejects_that_is_not_there_is_said_at_once(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="cannot be written: No such file or directory"):
+        _check(_write(tmp_path / "a.csv"), rejects=tmp_path / "nowhere" / "bad.csv")
+
+
 def test_a_type_must_be_mapped_to_a_known_one(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"bookmark=save: 'save' has no weight\. Known types: view, click"):
         _check(_write(tmp_path / "a.csv"), type_map={"bookmark": "save"})
