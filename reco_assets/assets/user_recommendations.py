@@ -77,13 +77,13 @@ def user_recommendations(
             yield check_result(verdict, name=name)
         if failed := {name: verdict for name, verdict in verdicts.items() if not verdict.passed}:
             with postgres.transaction() as connection:
-                refused = refuse(connection, computed, registered, failed, context.run_id)
+                refused = refuse(connection, computed, registered, failed, context.run.run_id)
             raise refused
         publication = publish_lists(
             postgres.engine,
             computed,
             registered,
-            dagster_run_id=context.run_id,
+            dagster_run_id=context.run.run_id,
             ttl_hours=config.ttl_hours,
             now=utc_now(),
         )

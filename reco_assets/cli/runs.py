@@ -128,12 +128,19 @@ def step_times(instance: dg.DagsterInstance, run_id: str) -> list[StepTime]:
 
 
 def failure_message(result: dg.ExecuteInProcessResult) -> str:
-    """The message of the step that failed."""
+    """The message of the step that failed, or of the blocking checks that stopped the run."""
+    failed_checks = [
+        f"{evaluation.check_name}: {evaluation.description}"
+        for evaluation in result.get_asset_check_evaluations()
+        if not evaluation.passed and evaluation.blocking
+    ]
     for event in result.all_events:
         if event.event_type_value == "STEP_FAILURE":
             data = event.step_failure_data
             if data.user_failure_data and data.user_failure_data.description:
                 return str(data.user_failure_data.description)
+            if failed_checks:
+                return "A blocking check failed; nothing was published. " + " ".join(failed_checks)
             error = data.error
             while error is not None and error.cause is not None:
                 error = error.cause

@@ -59,9 +59,9 @@ def mlflow_run(context: dg.InitResourceContext) -> Iterator[Any]:
 
 
 def _a_step_failed(context: dg.InitResourceContext) -> bool:
-    if context.instance is None or context.run_id is None:
+    if context.instance is None or context.run is None:
         return False
-    return bool(context.instance.all_logs(context.run_id, of_type=dg.DagsterEventType.STEP_FAILURE))
+    return bool(context.instance.all_logs(context.run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE))
 
 
 class ModelRegistry(dg.ConfigurableResource):

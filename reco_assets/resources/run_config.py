@@ -8,6 +8,7 @@ import copy
 from typing import Any
 
 import dagster as dg
+from pydantic import ValidationError
 
 from reco_assets.settings import (
     InteractionWeights,
@@ -15,6 +16,7 @@ from reco_assets.settings import (
     Settings,
     SimilarityWeighting,
     VoteWeighting,
+    describe_invalid,
 )
 
 _DEPLOYED = Settings.load()
@@ -26,7 +28,20 @@ def _setting(name: str) -> Any:
     return field
 
 
-class InteractionMatrixConfig(dg.Config):
+class _BoundedConfig(dg.Config):
+    """Refuses a value out of range with its name and range, and is not tried again."""
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise dg.Failure(
+                "Refused before anything was written: " + " ".join(describe_invalid(error)),
+                allow_retries=False,
+            ) from None
+
+
+class InteractionMatrixConfig(_BoundedConfig):
     """What the interaction matrix is built from."""
 
     window_days: int = _setting("window_days")
@@ -34,7 +49,7 @@ class InteractionMatrixConfig(dg.Config):
     max_repeats: int = _setting("max_repeats")
 
 
-class UserKNNConfig(dg.Config):
+class UserKNNConfig(_BoundedConfig):
     """The estimator's parameters and how it is judged."""
 
     n_neighbors: int = _setting("n_neighbors")
@@ -56,7 +71,7 @@ class UserKNNConfig(dg.Config):
         return {name: value for name, value in self.model_dump().items() if name != "holdout_days"}
 
 
-class PublicationConfig(dg.Config):
+class PublicationConfig(_BoundedConfig):
     """How long lists live, and the bounds they have to keep."""
 
     ttl_hours: float = _setting("ttl_hours")

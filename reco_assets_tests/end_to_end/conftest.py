@@ -52,6 +52,7 @@ class Pipeline:
         day: date = LAST_DAY,
         until: date | None = None,
         config: dict[str, Any] | None = None,
+        instance: dg.DagsterInstance | None = None,
     ) -> dg.ExecuteInProcessResult:
         """Run the assets (default: all) for a day, or `raw_interactions` for a range."""
         from reco_assets.definitions import defs
@@ -70,7 +71,7 @@ class Pipeline:
             else {"tags": dict(zip(_RANGE, (str(day), str(until)), strict=True))}
         )
         return fresh.resolve_implicit_global_asset_job_def().execute_in_process(
-            instance=self.instance,
+            instance=instance or self.instance,
             asset_selection=[dg.AssetKey(name) for name in assets or ALL_ASSETS],
             run_config={
                 "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
