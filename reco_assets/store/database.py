@@ -136,10 +136,9 @@ def translated(engine: sa.Engine) -> Iterator[None]:
             raise
         raise ours from error
     except Exception as error:
-        # COPY talks to psycopg directly, so its errors are not wrapped by SQLAlchemy.
-        import psycopg
-
-        if not isinstance(error, psycopg.Error):
+        # COPY talks to psycopg directly and the extract to ADBC: not wrapped by SQLAlchemy. Asked by
+        # name, because importing ADBC here would make this module heavy.
+        if type(error).__module__.partition(".")[0] not in ("psycopg", "adbc_driver_manager"):
             raise
         ours = _translate(error, describe(engine))
         if ours is None:

@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from reco_assets.errors import BadInput, DatabaseUnreachable, SchemaError
+from reco_assets.errors import BadInput, DatabaseBusy, DatabaseUnreachable, SchemaError
 from reco_assets.settings import Settings
 from reco_assets.store.adoption import relation_columns
 from reco_assets.store.database import (
@@ -168,7 +168,7 @@ def _scan(settings: Settings, query: str, start: date, end: date, directory: Pat
         cursor = stack.enter_context(connection.cursor())
         cursor.execute("SET work_mem = '64MB'")  # the sort; a larger one spills to the server's disk
         cursor.execute(query)
-        pieces = _split_by_day(cursor.fetch_record_batch())
+        pieces = _split_by_day(_batches(cursor.fetch_record_batch()))
         piece = next(pieces, None)
         for day in days:
             writer = DayWriter(day_path(directory, day))
@@ -195,11 +195,28 @@ def _scan(settings: Settings, query: str, start: date, end: date, directory: Pat
     return extracts
 
 
-def _split_by_day(reader: Any) -> Iterator[tuple[date, "pa.RecordBatch"]]:
+def _batches(reader: Any) -> Iterator["pa.RecordBatch"]:
+    """The batches of a stream, whose errors are Arrow's: the driver's words without its codes."""
+    import pyarrow as pa
+
+    while True:
+        try:
+            batch = reader.read_next_batch()
+        except StopIteration:
+            return
+        except (OSError, pa.ArrowException) as error:
+            what = f"The scan of user_interactions broke off: {' '.join(str(error).split())}."
+            if "canceling statement" in str(error):
+                raise DatabaseBusy(f"{what} Raise RECO_STATEMENT_TIMEOUT_S or extract fewer days.") from error
+            raise DatabaseUnreachable(f"{what} Days that were finished stay; run it again.") from error
+        yield batch
+
+
+def _split_by_day(batches: Iterator["pa.RecordBatch"]) -> Iterator[tuple[date, "pa.RecordBatch"]]:
     """The batches cut where the UTC day changes; the rows come sorted by time."""
     import numpy as np
 
-    for batch in reader:
+    for batch in batches:
         if batch.num_rows == 0:
             continue
         micros = batch.column("created_at").cast("int64").to_numpy()

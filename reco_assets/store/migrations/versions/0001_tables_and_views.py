@@ -157,7 +157,7 @@ def downgrade() -> None:
     rows = op.get_bind().execute(
         text("SELECT kind, name FROM reco_created_objects WHERE revision = :rev"), {"rev": revision}
     )
-    created = set(rows.tuples())
+    created = {(kind, name) for kind, name in rows}
     for kind, definitions in (("view", VIEWS), ("table", TABLES)):
         for name in reversed(definitions):
             if (kind, name) in created:

@@ -1,0 +1,200 @@
+"""Publishers that die, lose their connection, meet each other or wait for a lock."""
+
+import subprocess
+import sys
+import time
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from reco_assets.errors import DatabaseBusy, DatabaseUnreachable, PublicationInProgress
+from reco_assets.settings import Settings
+from reco_assets.store import migrate
+from reco_assets.store import publish as publish_module
+from reco_assets.store.database import create_engine_for, transaction
+from reco_assets.store.publish import STAGES
+from reco_assets_tests.store.conftest import settings_for
+from reco_assets_tests.store.published import (
+    DAY,
+    debris,
+    live_pairs,
+    make_world,
+    post,
+    publish_pairs,
+    run_sql,
+    statuses,
+    user,
+)
+
+BEFORE_THE_COMMIT = STAGES[: STAGES.index("swapped")]
+
+
+def publish_when_the_lock_is_free(engine: sa.Engine, pairs: list[tuple[int, int]]) -> None:
+    """The server takes a moment to notice that a session's client was killed."""
+    for _ in range(200):
+        try:
+            publish_pairs(engine, pairs)
+            return
+        except PublicationInProgress:
+            time.sleep(0.05)
+    raise AssertionError("the lock of a killed publisher was never freed")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_publisher_killed_at_any_stage_leaves_one_whole_generation_and_the_next_run_no_debris(
+    settings: Settings, engine: sa.Engine, stage: str
+) -> None:
+    make_world(engine)
+    publish_pairs(engine, [(1, 1)])
+    assert settings.database_url
+    with subprocess.Popen(
+        [sys.executable, "-m", "reco_assets_tests.store.publisher_process", settings.database_url, stage],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "stopped\n"
+        process.kill()
+    assert live_pairs(engine) == ({(1, 1)} if stage in BEFORE_THE_COMMIT else {(1, 2)})
+    publish_when_the_lock_is_free(engine, [(1, 3)])
+    assert live_pairs(engine) == {(1, 3)}
+    assert debris(engine) == []
+    assert statuses(engine).count("live") == 1
+    assert "building" not in statuses(engine)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_connection_lost_at_any_stage_is_retried_to_the_same_result(engine: sa.Engine, stage: str) -> None:
+    make_world(engine)
+    publish_pairs(engine, [(1, 1)])
+    cut: list[str] = []
+
+    def cut_once(now: str) -> None:
+        if now == stage and not cut:
+            cut.append(now)
+            terminate_publisher(engine)
+
+    publication = publish_pairs(engine, [(1, 2)], on_stage=cut_once)
+    assert (publication.status, publication.n_recommendations) == ("live", 1)
+    assert live_pairs(engine) == {(1, 2)}
+    assert statuses(engine).count("live") == 1
+    assert "building" not in statuses(engine)
+    publish_pairs(engine, [(1, 3)])
+    assert debris(engine) == []
+
+
+def test_a_connection_that_keeps_being_lost_is_reported_and_the_old_generation_stays(
+    settings: Settings, engine: sa.Engine
+) -> None:
+    make_world(engine)
+    publish_pairs(engine, [(1, 1)])
+    impatient = create_engine_for(settings.model_copy(update={"connection_retries": 1}))
+    with pytest.raises(DatabaseUnreachable, match=r"127.0.0.1"):
+        publish_pairs(
+            impatient,
+            [(1, 2)],
+            on_stage=lambda stage: terminate_publisher(engine) if stage == "copied" else None,
+        )
+    impatient.dispose()
+    assert live_pairs(engine) == {(1, 1)}
+
+
+def test_of_two_publishers_one_wins_and_the_other_says_who_is_at_it(engine: sa.Engine) -> None:
+    make_world(engine)
+    second: list[BaseException] = []
+
+    def try_a_second(stage: str) -> None:
+        if stage == "indexed":
+            with pytest.raises(PublicationInProgress, match=r"backend [0-9]+ .reco. since") as raised:
+                publish_pairs(engine, [(1, 2)])
+            second.append(raised.value)
+
+    publish_pairs(engine, [(1, 1)], on_stage=try_a_second)
+    assert len(second) == 1
+    assert live_pairs(engine) == {(1, 1)}
+    assert statuses(engine) == ["live"]
+
+
+def test_an_app_in_another_schema_publishes_at_the_same_time(settings: Settings, engine: sa.Engine) -> None:
+    assert settings.database_url
+    other_settings = settings_for(settings.database_url, database_schema="other_app")
+    migrate.upgrade(other_settings)
+    other = create_engine_for(other_settings)
+    make_world(engine)
+    make_world(other)
+
+    def publish_other(stage: str) -> None:
+        if stage == "indexed":
+            publish_pairs(other, [(2, 2)])
+
+    publish_pairs(engine, [(1, 1)], on_stage=publish_other)
+    assert (live_pairs(engine), live_pairs(other)) == ({(1, 1)}, {(2, 2)})
+    other.dispose()
+
+
+def test_a_reader_that_keeps_its_lock_makes_the_swap_give_up_and_changes_nothing(
+    settings: Settings, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish_module, "_LOCK_ATTEMPTS", 2)
+    make_world(engine)
+    publish_pairs(engine, [(1, 1)])
+    quick = create_engine_for(settings.model_copy(update={"lock_timeout_s": 0.05}))
+    with transaction(engine) as reader:
+        reader.execute(sa.text("SELECT count(*) FROM user_recommendations"))
+        with pytest.raises(DatabaseBusy, match=r"Tried 2 times"):
+            publish_pairs(quick, [(1, 2)], day=DAY + timedelta(days=1))
+    assert live_pairs(engine) == {(1, 1)}
+    assert statuses(engine) == ["live", "failed"]
+    assert debris(engine) == []
+    quick.dispose()
+
+
+def test_a_reader_that_lets_go_only_delays_the_swap(
+    settings: Settings, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_world(engine)
+    publish_pairs(engine, [(1, 1)])
+    quick = create_engine_for(settings.model_copy(update={"lock_timeout_s": 0.05}))
+    with engine.connect() as reader:
+        reader.execute(sa.text("SELECT count(*) FROM user_recommendations"))
+        tries: list[float] = []
+
+        def let_go(seconds: float) -> None:
+            tries.append(seconds)
+            reader.rollback()
+
+        monkeypatch.setattr("time.sleep", let_go)
+        publish_pairs(quick, [(1, 2)])
+    assert tries
+    assert live_pairs(engine) == {(1, 2)}
+    quick.dispose()
+
+
+def test_a_user_deleted_at_any_moment_of_the_build_is_not_recommended_to(engine: sa.Engine) -> None:
+    for stage in STAGES[:-1]:
+        if stage == "swapping":  # holds the tables: the app's DELETE waits until the swap is over
+            continue
+        run_sql(engine, "DELETE FROM users")
+        make_world(engine)
+        publish_pairs(
+            engine,
+            [(1, 1), (2, 1), (3, 2)],
+            on_stage=lambda now, stage=stage: delete_two_people(engine) if now == stage else None,  # type: ignore[misc]
+        )
+        assert live_pairs(engine) == {(1, 1)}, stage
+
+
+def delete_two_people(engine: sa.Engine) -> None:
+    run_sql(engine, f"DELETE FROM users WHERE id = '{user(2)}'", f"DELETE FROM posts WHERE id = '{post(2)}'")
+
+
+def terminate_publisher(engine: sa.Engine) -> None:
+    """End the session that holds the publication lock, as an administrator or a fail-over would."""
+    with transaction(engine) as connection:
+        connection.execute(
+            sa.text(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE locktype = 'advisory' "
+                "AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            )
+        )
