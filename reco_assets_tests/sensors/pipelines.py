@@ -60,7 +60,10 @@ def run_pipeline(
     failing: Exception | None = None,
     covered: bool = True,
     tags: dict[str, str] | None = None,
+    only: str = "*",
 ) -> dg.ExecuteInProcessResult:
     """Materialise the day; its model step fails, or its coverage check."""
     trouble.model, trouble.covered = failing, covered
-    return dg.materialize(ASSETS, partition_key=day, instance=instance, raise_on_error=False, tags=tags)
+    return dg.materialize(
+        ASSETS, partition_key=day, instance=instance, raise_on_error=False, tags=tags, selection=only
+    )

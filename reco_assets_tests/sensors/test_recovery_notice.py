@@ -65,7 +65,7 @@ def test_an_open_failure_stays_open(sensors: Sensors, webhook: Webhook) -> None:
 
 
 def test_a_rerun_that_fails_elsewhere_repairs_nothing(sensors: Sensors, webhook: Webhook) -> None:
-    run_pipeline(sensors.instance, failing=NO_INTERACTIONS)
+    run_pipeline(sensors.instance, failing=NO_INTERACTIONS, only="user_knn_model")
     sensors.tick()
     run_pipeline(sensors.instance, covered=False)  # the model is materialised, the lists are refused
     sensors.tick()

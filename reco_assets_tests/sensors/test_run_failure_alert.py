@@ -133,7 +133,9 @@ def test_dagsters_own_retries_are_waited_for(tmp_path: Path, app: App, webhook: 
         sensor.tick()
         assert [failed.run_id in message["message"] for message in webhook.received] == [True]
         lineage = {"dagster/parent_run_id": crashed.run_id, "dagster/root_run_id": crashed.run_id}
-        retry = instance.create_run_for_job(_other_job(), tags=lineage)
+        retry = instance.create_run_for_job(
+            _other_job(), parent_run_id=crashed.run_id, root_run_id=crashed.run_id, tags=lineage
+        )
         instance.report_run_failed(retry, "The process was killed again.")
         sensor.tick()
     assert len(webhook.received) == 2
