@@ -5,6 +5,7 @@ Loading it needs no secret and none of the heavy libraries: they are imported by
 
 import dagster as dg
 
+from reco_assets.alerting import check_alert_urls
 from reco_assets.assets.expired_recommendations_cleanup import expired_recommendations_cleanup
 from reco_assets.assets.interaction_matrix import interaction_matrix
 from reco_assets.assets.raw_interactions import raw_interactions
@@ -25,6 +26,8 @@ from reco_assets.sensors import alert_sensors
 from reco_assets.settings import Settings
 
 _settings = Settings.load()
+if _settings.alert_urls:
+    check_alert_urls(_settings.alert_urls)
 
 defs = dg.Definitions(
     assets=[

@@ -19,12 +19,14 @@ def command(port: int, mlflow_port: int) -> None:
     RECO_ALERT_URLS. Everything listens on 127.0.0.1 and stops with Ctrl-C. A port that is taken is
     replaced by a free one.
     """
+    from reco_assets.alerting import check_alert_urls
     from reco_assets.local.processes import Service, free_port, services
     from reco_assets.local.stack import deployment_file, local_stack
     from reco_assets.settings import Settings
     from reco_assets.store import migrate
 
     settings = Settings.load()
+    check_alert_urls(settings.alert_urls)
     signal.signal(signal.SIGTERM, _interrupt)
     with local_stack(settings) as complete:
         if settings.database_url is None:

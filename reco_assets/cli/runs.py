@@ -43,7 +43,7 @@ class _Progress(logging.Handler):
     """A line per step as it starts and ends, and whatever a step says at level info and above."""
 
     def __init__(self) -> None:
-        super().__init__(logging.INFO)
+        super().__init__(logging.DEBUG)  # the level of Dagster's own events
         self.started: dict[str, float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -75,7 +75,7 @@ class _Progress(logging.Handler):
 
 
 def _progress_logger(init_context: dg.InitLoggerContext) -> logging.Logger:  # noqa: ARG001  # Dagster passes it
-    logger = logging.Logger("reco.progress", level=logging.INFO)
+    logger = logging.Logger("reco.progress", level=logging.DEBUG)
     logger.addHandler(_Progress())
     return logger
 

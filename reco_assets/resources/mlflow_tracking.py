@@ -3,6 +3,7 @@
 MLflow takes seconds to import, so it is imported when a step first needs it.
 """
 
+import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -35,10 +36,9 @@ def mlflow_run(context: dg.InitResourceContext) -> Iterator[Any]:
     Only an asset that logs should require this: initialising it opens an MLflow run. Without the
     `finally` the run would stay RUNNING, because the hook that ends it belongs to jobs, not assets.
     """
-    # Both say at every run what nobody here can change: that dagster-mlflow is beta, that type hints of
-    # a model with a signature are not read.
+    # What they say at every run and nobody here can change.
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
-    warnings.filterwarnings("ignore", module=r"mlflow\.pyfunc")
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
     from dagster_mlflow import mlflow_tracking
@@ -84,16 +84,19 @@ class ModelRegistry(dg.ConfigurableResource):
 
         from reco_assets.resources.registered_model import code_path, signature
 
-        logged = mlflow.pyfunc.log_model(
-            name="model",
-            # Code by path, arrays as artifacts: nothing is pickled, nothing depends on a class's layout.
-            python_model=str(code_path()),
-            artifacts={"model": str(model_directory)},
-            signature=signature(n_recommendations),
-            pip_requirements=["reco-assets"],
-            registered_model_name=self.model_name,
-            await_registration_for=60,
-        )
+        with warnings.catch_warnings():
+            # Asks for type hints or an input example to infer a signature from; it has a signature.
+            warnings.simplefilter("ignore", UserWarning)
+            logged = mlflow.pyfunc.log_model(
+                name="model",
+                # Code by path, arrays as artifacts: nothing is pickled, nothing depends on a class's layout.
+                python_model=str(code_path()),
+                artifacts={"model": str(model_directory)},
+                signature=signature(n_recommendations),
+                pip_requirements=["reco-assets"],
+                registered_model_name=self.model_name,
+                await_registration_for=60,
+            )
         version = int(logged.registered_model_version)
         client = self._client()
         for name, value in tags.items():

@@ -15,7 +15,8 @@ class RegisteredUserKNN(PythonModel):  # type: ignore[misc]  # mlflow is not typ
 
         self.model = UserKNNRecommender.load(context.artifacts["model"])
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Any:  # noqa: ARG002
+    # Without type hints: MLflow would read them as a schema, and the model has a signature.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ARG002
         """Lists for the users in `model_input["user_id"]`."""
         from reco_assets.resources.registered_model import predict
 
