@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -34,7 +35,6 @@ import yaml
 
 from reco_assets.local.embedded_postgres import embedded_postgres
 from reco_assets.settings import ENV_PREFIX, Settings
-from reco_assets_tests.conftest import enterable
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 COMPOSE = CHECKOUT / "docker-compose.yml"
@@ -553,14 +553,22 @@ def _initialize_like_the_postgres_image(url: str, port: int, service: Mapping[st
     )
 
 
+def _entered_by_anybody(directory: Path) -> Path:
+    directory.chmod(0o711)
+    return directory
+
+
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """All services, up and healthy; one start for the whole module."""
     directory = tmp_path_factory.mktemp("deployment")
-    enterable(directory)
     found = services()
     inside = [(name, port) for name, service in found.items() if (port := listens_on(service))]
-    with embedded_postgres(directory / "postgres", options={"fsync": "off"}) as server:
+    # Not below pytest's directory: another pytest that starts meanwhile closes that to PostgreSQL's account.
+    with (
+        tempfile.TemporaryDirectory(prefix="reco-deployment-") as data,
+        embedded_postgres(_entered_by_anybody(Path(data)), options={"fsync": "off"}) as server,
+    ):
         _initialize_like_the_postgres_image(server.url(), server.port, found["postgres"])
         ports = dict(zip(inside, _free_ports(len(inside)), strict=True)) | {("postgres", "5432"): server.port}
         running = Deployment(directory, found, ports)
