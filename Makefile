@@ -41,5 +41,5 @@ lock: .venv/.synced
 		--quiet --no-header --extra test pyproject.toml -o requirements.lock
 
 clean:
-	@if [ -x .venv/bin/python ]; then $(RUN) reco_assets stop 2>/dev/null || true; fi
+	@if [ -f .reco/postgres/moved-to ]; then rm -rf "$$(cat .reco/postgres/moved-to)"; fi
 	rm -rf .venv .reco

@@ -9,6 +9,9 @@ import pytest
 from pytest_postgresql.janitor import DatabaseJanitor
 
 from reco_assets.local.embedded_postgres import ServerAddress, embedded_postgres
+from reco_assets_tests.sinks import mail, webhook
+
+__all__ = ["mail", "webhook"]  # fixtures, found here by every test
 
 # An installed package comes without the source tree that these check.
 _IN_CHECKOUT = (Path(__file__).parents[1] / "docs").exists()
@@ -23,23 +26,29 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-def enterable(directory: Path) -> Path:
-    """Open pytest's own directories (mode 700) to the account that PostgreSQL runs as under root."""
-    for path in (directory, *directory.parents):
-        if path.stat().st_uid == os.geteuid() and path != Path(tempfile.gettempdir()):
-            path.chmod(path.stat().st_mode | 0o111)
-        if path.parent == Path(tempfile.gettempdir()):
-            break
+@pytest.fixture(scope="session")
+def _open_directory() -> Iterator[Path]:
+    """Outside pytest's own (mode 700), which the account that PostgreSQL runs as under root cannot enter."""
+    with tempfile.TemporaryDirectory(prefix="reco-tests-", ignore_cleanup_errors=True) as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        yield directory
+
+
+@pytest.fixture
+def open_tmp_path(_open_directory: Path) -> Path:
+    """Like `tmp_path`, for tests that start a server of their own."""
+    directory = Path(tempfile.mkdtemp(prefix="test-", dir=_open_directory))
+    directory.chmod(0o755)
     return directory
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerAddress]:
+def postgres_server(_open_directory: Path) -> Iterator[ServerAddress]:
     """One server for the session, without the durability a test does not need."""
-    directory = tmp_path_factory.mktemp("postgres")
-    enterable(directory)
     with embedded_postgres(
-        directory, options={"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+        _open_directory / "postgres",
+        options={"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"},
     ) as server:
         yield server
 

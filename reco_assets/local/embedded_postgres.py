@@ -64,7 +64,7 @@ def embedded_postgres(
 
     Args:
         directory: Holds the data, the log and the password. As root, when the server's account cannot
-            enter it, the data goes below /var/lib/reco instead, keyed by this path.
+            enter it, they go below /var/lib/reco instead, where the file `moved-to` says.
         databases: Created if absent.
         options: Extra `postgres -c` options, heeded by whoever starts the server.
 
@@ -215,13 +215,20 @@ class _Server:
 
 
 def _reachable_state(directory: Path) -> Path:
-    """`directory` itself if the server's account can get to it, else a place of its own for it."""
-    if all(parent.stat().st_mode & 0o001 for parent in directory.parents):
+    """`directory` itself if the server's account can get to it, else a place of its own for it.
+
+    Settled once: a parent whose mode changes later must not lead to a second, empty server.
+    """
+    moved_to = directory / "moved-to"
+    if moved_to.exists():
+        return Path(moved_to.read_text().strip())
+    if (directory / "data").exists() or all(parent.stat().st_mode & 0o001 for parent in directory.parents):
         return directory
-    key = hashlib.sha256(str(directory).encode()).hexdigest()[:16]
-    state = _ROOT_STATE / key
-    state.mkdir(parents=True, exist_ok=True)
-    (directory / "moved-to").write_text(f"{state}\n")
+    _ROOT_STATE.mkdir(parents=True, exist_ok=True)
+    # A new name each time: another checkout at this path, later, must not inherit the data.
+    state = Path(tempfile.mkdtemp(prefix="postgres-", dir=_ROOT_STATE))
+    state.chmod(0o755)
+    moved_to.write_text(f"{state}\n")
     return state
 
 

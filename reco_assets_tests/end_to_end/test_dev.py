@@ -17,9 +17,8 @@ import psycopg
 import pytest
 
 from reco_assets.local.embedded_postgres import running_server
-from reco_assets_tests.conftest import enterable
 from reco_assets_tests.end_to_end.conftest import ALL_ASSETS, FIRST_DAY, LAST_DAY
-from reco_assets_tests.sensors.conftest import MailServer, Webhook
+from reco_assets_tests.sinks import MailServer, Webhook
 
 BACKFILL_DAYS = [str(LAST_DAY - timedelta(days=n)) for n in range(4, -1, -1)]
 
@@ -80,9 +79,13 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = 150) -> A
 
 @pytest.fixture
 def dev(
-    tmp_path: Path, webhook: Webhook, mail: MailServer, mlflow_template: Path, monkeypatch: pytest.MonkeyPatch
+    open_tmp_path: Path,
+    webhook: Webhook,
+    mail: MailServer,
+    mlflow_template: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Dev]:
-    home = enterable(tmp_path) / "home"
+    home = open_tmp_path / "home"
     (home / "mlflow").mkdir(parents=True)
     (home / "mlflow" / "mlflow.db").write_bytes(mlflow_template.read_bytes())
     monkeypatch.setenv("RECO_HOME", str(home))

@@ -9,12 +9,11 @@ import psycopg
 import pytest
 
 from reco_assets.local.embedded_postgres import embedded_postgres, running_server
-from reco_assets_tests.conftest import enterable
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return enterable(tmp_path) / "postgres"
+def directory(open_tmp_path: Path) -> Path:
+    return open_tmp_path / "postgres"
 
 
 def _alive(pid: int) -> bool:
@@ -89,3 +88,15 @@ def test_a_stranger_without_the_password_is_refused(directory: Path) -> None:
         pytest.raises(psycopg.OperationalError, match="password"),
     ):
         psycopg.connect(f"postgresql://postgres:guess@127.0.0.1:{server.port}/postgres")
+
+
+def test_a_parent_that_is_closed_later_does_not_lead_to_a_second_server(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reco_assets.local.embedded_postgres._ROOT_STATE", directory.parent / "state")
+    with embedded_postgres(directory) as server:
+        directory.parent.chmod(0o700)
+        found = running_server(directory)
+        directory.parent.chmod(0o755)
+        assert found is not None
+        assert found.pid == server.pid

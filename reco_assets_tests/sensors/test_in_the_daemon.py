@@ -17,8 +17,9 @@ from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 from dagster._daemon.sensor import execute_sensor_iteration
 
 from reco_assets.sensors import alert_sensors
-from reco_assets_tests.sensors.conftest import App, Webhook
+from reco_assets_tests.sensors.conftest import App
 from reco_assets_tests.sensors.pipelines import ASSETS, DAY, NO_INTERACTIONS, run_pipeline, trouble
+from reco_assets_tests.sinks import Webhook
 
 pytestmark = pytest.mark.usefixtures("channels")
 

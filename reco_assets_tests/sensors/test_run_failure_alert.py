@@ -15,8 +15,9 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from reco_assets.sensors.blocking_check_alert import blocking_check_alert
 from reco_assets.sensors.run_failure_alert import run_failure_alert
-from reco_assets_tests.sensors.conftest import App, MailServer, Ticker, Webhook
+from reco_assets_tests.sensors.conftest import App, Ticker
 from reco_assets_tests.sensors.pipelines import DATABASE_GONE, DAY, NO_INTERACTIONS, run_pipeline
+from reco_assets_tests.sinks import MailServer, Webhook
 
 pytestmark = pytest.mark.usefixtures("channels")
 

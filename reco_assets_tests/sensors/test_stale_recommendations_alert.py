@@ -7,7 +7,8 @@ import pytest
 
 from reco_assets.schedules import RUN_TIME
 from reco_assets.sensors.stale_recommendations_alert import DAILY_RUN, stale_recommendations_alert
-from reco_assets_tests.sensors.conftest import App, MailServer, Ticker, Webhook
+from reco_assets_tests.sensors.conftest import App, Ticker
+from reco_assets_tests.sinks import MailServer, Webhook
 
 pytestmark = pytest.mark.usefixtures("channels")
 
