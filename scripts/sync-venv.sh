@@ -19,7 +19,7 @@ if ! "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null; then
     package=$("$PYTHON" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         say "This python3 comes without ensurepip: installing $package with apt-get."
-        { apt-get -qq update && apt-get -qq install -y --no-install-recommends "$package"; } >&2
+        { apt-get -qq update && apt-get -qq install -y --no-install-recommends "$package"; } >/dev/null
     else
         say "This python3 comes without ensurepip. Next step: sudo apt-get install $package"
         exit 1

@@ -42,7 +42,7 @@ def interaction_matrix(
     from reco_assets.recommender.interaction_matrix import InteractionMatrix
 
     day = partition_day(context)
-    with explained(), storage.writing("interaction_matrix"):
+    with explained(), storage.writing("interaction_matrix", context.log.info):
         days = storage.window(day, config.window_days, postgres.settings.start_date)
         paths = [storage.raw_day(each) for each in days]
         with postgres.transaction() as connection:

@@ -31,7 +31,7 @@ def raw_interactions(
 
     days = [date.fromisoformat(key) for key in context.partition_keys]
     settings = postgres.settings
-    with explained(), storage.writing("raw_interactions"):
+    with explained(), storage.writing("raw_interactions", context.log.info):
         extracts = extract_interactions(
             settings,
             min(days),

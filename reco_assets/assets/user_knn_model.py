@@ -48,7 +48,7 @@ def user_knn_model(
     from reco_assets.pipeline.reports import model_metadata
 
     day = partition_day(context)
-    with explained(), storage.writing("user_knn_model"):
+    with explained(), storage.writing("user_knn_model", context.log.info):
         model = fit_model(storage, day, config.parameters(), context.log.info)
         evaluation = evaluate_model(storage, day, config.parameters(), config.holdout_days)
         registered = register_model(mlflow, model_registry, storage, day, model, evaluation)

@@ -68,7 +68,7 @@ def user_recommendations(
     limits = ListLimits(config.min_user_coverage, config.min_post_coverage, config.max_size_change)
     with explained():
         registered = registered_version(context.instance, day)
-        with storage.writing("user_recommendations"):
+        with storage.writing("user_recommendations", context.log.info):
             computed = compute_lists(storage, day, registered)
         with postgres.transaction() as connection:
             live = live_generation(connection)

@@ -1,8 +1,6 @@
 """`reco demo`."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -18,14 +16,13 @@ def command() -> None:
     Starts a private PostgreSQL below RECO_HOME (.reco in the checkout), creates the tables, fills
     them with demo data, and runs the pipeline through Dagster for yesterday. Run again, it does only
     what is missing: on the same day nothing, on a later one the days since.
-
-    Refuses to fill a database that holds data of its own.
     """
     from datetime import UTC, datetime
 
     from reco_assets.cli import runs
     from reco_assets.cli.report import print_report
     from reco_assets.cli.run_command import missing_days
+    from reco_assets.errors import SettingsError
     from reco_assets.local.stack import local_stack
     from reco_assets.settings import Settings
     from reco_assets.store import migrate
@@ -36,24 +33,31 @@ def command() -> None:
 
     began = time.monotonic()
     settings = Settings.load()
+    if settings.database_url is not None:
+        raise SettingsError(
+            "RECO_DATABASE_URL is set, and the demo does not touch an app's database. Unset it for the demo; "
+            "for a database of your own: `reco migrate`, `reco doctor`, `reco run`."
+        )
     day = runs.yesterday()
-    with _step("PostgreSQL"), local_stack(settings) as complete:
+    _heading("PostgreSQL")
+    with local_stack(settings) as complete:
         migration = migrate.upgrade(complete)
         engine = create_engine_for(complete, application_name="reco demo")
         click.echo(f"  schema {migration.after}" + ("" if migration.created else ", already there"))
 
-        with _step("Demo data"):
-            seeded = seed_demo(
-                engine,
-                DemoWorld(),
-                day,
-                now=datetime.now(UTC),
-                progress=lambda last, rows: click.echo(f"  until {last}: {rows.interactions:,} interactions"),
-            )
-            if not seeded.days:
-                click.echo(f"  already there until {day}")
+        _heading("Demo data")
+        seeded = seed_demo(
+            engine,
+            DemoWorld(),
+            day,
+            now=datetime.now(UTC),
+            progress=lambda last, rows: click.echo(f"  until {last}: {rows.interactions:,} interactions"),
+        )
+        if not seeded.days:
+            click.echo(f"  already there until {day}")
 
-        with _step("Pipeline"), runs.dagster_instance() as instance:
+        _heading("Pipeline")
+        with runs.dagster_instance() as instance:
             with transaction(engine) as connection:
                 live = live_generation(connection)
             if live is not None and live.partition_date >= day:
@@ -75,10 +79,8 @@ def command() -> None:
         click.echo(f"  {line:<40}{meaning}")
 
 
-@contextmanager
-def _step(name: str) -> Iterator[None]:
+def _heading(name: str) -> None:
     click.secho(name, bold=True)
-    yield
 
 
 def _must_succeed(results: "list[ExecuteInProcessResult]") -> None:

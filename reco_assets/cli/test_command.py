@@ -19,7 +19,9 @@ def command(pytest_arguments: tuple[str, ...]) -> None:
     reco test -k publish -x
     """
     checkout = Path(__file__).resolve().parents[2]
-    steps = [[sys.executable, "-m", "pytest", *pytest_arguments]]
+    # Two processes: the tests of the daemon mostly wait. Files stay whole, their fixtures are costly.
+    pytest = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile"]
+    steps = [[*pytest, *pytest_arguments]]
     if (checkout / "pyproject.toml").exists():
         if not pytest_arguments:
             bin_directory = Path(sys.executable).parent

@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -88,8 +88,8 @@ class FileStorage(dg.ConfigurableResource):
         return removed
 
     @contextmanager
-    def writing(self, asset: str) -> Iterator[None]:
-        """Held while an asset writes its files: a second run of the same asset waits its turn.
+    def writing(self, asset: str, say: Callable[[str], None]) -> Iterator[None]:
+        """Held while an asset writes its files: a second run of the same asset says so and waits its turn.
 
         The operating system lets go of the lock when the process ends, however it ends.
         """
@@ -103,7 +103,11 @@ class FileStorage(dg.ConfigurableResource):
                 "RECO_STORAGE_DIR to a directory this user can write to."
             ) from error
         with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say(f"Another run is writing {asset}; waiting for it to end.")
+                fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
 

@@ -95,6 +95,9 @@ def dev(
     seed = ["seed", "--users", "150", "--posts", "150", "--days", "14", "--events", "6000"]
     seed += ["--until", str(LAST_DAY)]
     subprocess.run([*reco, *seed], check=True, capture_output=True)
+    # The days before the backfill, as a new deployment would.
+    window = ["--from", str(FIRST_DAY), "--to", str(LAST_DAY - timedelta(days=5))]
+    subprocess.run([*reco, "run", "--assets", "raw_interactions", *window], check=True, capture_output=True)
     process = subprocess.Popen(
         [*reco, "dev", "--port", "0", "--mlflow-port", "0"], stdout=subprocess.PIPE, text=True
     )
@@ -137,19 +140,6 @@ def _digests(home: Path, day: str) -> dict[str, str]:
 def test_backfill_replay_failure_and_recovery_through_the_daemon(
     dev: Dev, webhook: Webhook, mail: MailServer
 ) -> None:
-    # The window before the backfill, in one run over the range.
-    data = dev.ask(
-        "mutation($p: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $p) { __typename "
-        "... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }",
-        p={
-            "assetSelection": [{"path": ["raw_interactions"]}],
-            "partitionNames": [str(FIRST_DAY + timedelta(days=n)) for n in range(9)],
-        },
-    )["launchPartitionBackfill"]
-    assert data["__typename"] == "LaunchBackfillSuccess", data
-    storage = dev.home / "storage"
-    wait_for(lambda: len(list((storage / "raw_interactions").glob("*.parquet"))) == 9, "the extraction")
-
     # Five days of all assets: five generations, one of them live.
     data = dev.ask(
         "mutation($p: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $p) { __typename "
@@ -175,31 +165,32 @@ def test_backfill_replay_failure_and_recovery_through_the_daemon(
     assert generations[-1] == (BACKFILL_DAYS[-1], "live")
     assert webhook.titles == []
 
-    # A replayed day gives identical files, and leaves what is live alone.
-    older = BACKFILL_DAYS[1]
+    # A replayed day gives identical files and leaves what is live alone. Meanwhile another run fails:
+    # one alert to each channel.
+    older, newest = BACKFILL_DAYS[1], BACKFILL_DAYS[-1]
     before = _digests(dev.home, older)
     assert len(before) > 30
-    run = dev.launch(*ALL_ASSETS, day=older)
-    wait_for(lambda: dev.status_of(run) in ("SUCCESS", "FAILURE"), "the replay")
-    assert dev.status_of(run) == "SUCCESS"
-    assert _digests(dev.home, older) == before
-    assert dev.sql("SELECT status FROM recommendation_generations ORDER BY created_at DESC LIMIT 1") == [
-        ("archived",)
-    ]
-
-    # A run that fails: one alert to each channel, and no second one at later ticks.
-    damaged = storage / "raw_interactions" / f"{older}.parquet"
+    live = dev.sql("SELECT id FROM recommendation_generations WHERE status = 'live'")
+    damaged = dev.home / "storage" / "user_knn_model" / newest / "model" / "votes.npy"
     good = damaged.read_bytes()
-    damaged.write_bytes(b"not parquet")
-    run = dev.launch("interaction_matrix", day=BACKFILL_DAYS[-1])
-    wait_for(lambda: dev.status_of(run) == "FAILURE", "the run to fail")
+    damaged.write_bytes(b"not an array")
+    replay = dev.launch(*ALL_ASSETS, day=older)
+    failing = dev.launch("user_recommendations", day=newest)
+    wait_for(lambda: dev.status_of(failing) == "FAILURE", "the run to fail")
+    wait_for(lambda: dev.status_of(replay) in ("SUCCESS", "FAILURE"), "the replay")
+    assert dev.status_of(replay) == "SUCCESS"
+    assert _digests(dev.home, older) == before
+    assert dev.sql("SELECT id FROM recommendation_generations WHERE status = 'live'") == live
+    statuses = "SELECT status FROM recommendation_generations WHERE partition_date = '" + older + "'"
+    assert ("archived",) in dev.sql(statuses)
     wait_for(lambda: webhook.titles and mail.titles, "the alerts")
-    assert f"{dev.url}/runs/{run}" in json.dumps(webhook.received[0])
+    assert f"{dev.url}/runs/{failing}" in json.dumps(webhook.received[0])
+    assert "CorruptArtifact" in json.dumps(webhook.received[0])
 
-    # The next success: one notice to each channel.
+    # The next success: one notice to each channel, and no second alert by any tick in between.
     damaged.write_bytes(good)
-    run = dev.launch("interaction_matrix", day=BACKFILL_DAYS[-1])
-    wait_for(lambda: dev.status_of(run) == "SUCCESS", "the repair")
+    repair = dev.launch("user_recommendations", day=newest)
+    wait_for(lambda: dev.status_of(repair) == "SUCCESS", "the repair")
     wait_for(lambda: len(webhook.titles) > 1 and len(mail.titles) > 1, "the recovery notice")
     assert len(webhook.titles) == len(mail.titles) == 2
     assert "ecovered" in webhook.titles[1]
