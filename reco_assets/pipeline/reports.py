@@ -90,17 +90,7 @@ def model_metadata(
 
     report = evaluation.report
     run_path = f"#/experiments/{registered.experiment_id}/runs/{registered.mlflow_run_id}"
-    metadata: Metadata = {
-        "n_users": model.n_users_,
-        "n_posts": model.n_posts_,
-        "n_active_users": len(model.active_users_),
-        "n_neighbors": int(model.neighbors_.shape[1]),
-        "model_version": registered.version_name,
-        "mlflow_run": dg.MetadataValue.url(f"{mlflow_url}/{run_path}"),
-        "n_user_days": report.n_user_days,
-        "verdict": evaluation.verdict.message,
-        **provenance,
-    }
+    metadata: Metadata = {"verdict": evaluation.verdict.message}
     if report.metrics:
         names = sorted(report.metrics, key=lambda name: -report.metrics[name]["ndcg"])
         metadata["holdout"] = table(
@@ -113,6 +103,15 @@ def model_metadata(
         metadata["holdout_plot"] = dg.MetadataValue.md(
             as_markdown_image(holdout_plot(report), "hold-out quality beside the baselines")
         )
+    metadata |= {
+        "mlflow_run": dg.MetadataValue.url(f"{mlflow_url}/{run_path}"),
+        "n_user_days": report.n_user_days,
+        "n_users": model.n_users_,
+        "n_posts": model.n_posts_,
+        "n_active_users": len(model.active_users_),
+        "n_neighbors": int(model.neighbors_.shape[1]),
+        **provenance,
+    }
     return metadata
 
 
