@@ -48,7 +48,7 @@ defs = dg.Definitions(
     resources={
         "postgres": PostgresResource.from_settings(_settings),
         "storage": FileStorage(base_dir=str(_settings.storage.absolute())),
-        "model_registry": ModelRegistry(tracking_uri=_settings.tracking_uri, model_name=_settings.model_name),
+        "model_registry": ModelRegistry(model_name=_settings.model_name),
         "mlflow": mlflow_run,
     },
     jobs=[daily_recommendations],

@@ -62,6 +62,12 @@ class PublicationRefused(RecoError):
     """A blocking check failed: the generation was not published and the last good one stays."""
 
 
+class TrackingUnavailable(RecoError):
+    """MLflow could not be reached or refused what was to be logged."""
+
+    transient = True
+
+
 class ModelNotFound(RecoError):
     """No fitted model under that partition, version or alias."""
 

@@ -1,24 +1,16 @@
 """When the pipeline runs: every day at 02:00 UTC, for the day that has just ended."""
 
 from collections.abc import Iterator, Sequence
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from itertools import takewhile
 
 import dagster as dg
 from dagster._core.scheduler.instigation import InstigatorType  # not exported; asks only for schedules
 
 from reco_assets.assets.partitions import daily_partitions
+from reco_assets.names import DAILY_RUN_TIME, PIPELINE_ASSETS, USER_RECOMMENDATIONS
 
-PIPELINE_ASSETS = (
-    "raw_interactions",
-    "interaction_matrix",
-    "user_knn_model",
-    "user_recommendations",
-    "expired_recommendations_cleanup",
-)
 SCHEDULE_NAME = "daily_recommendations_schedule"
-RUN_TIME = time(2, 0)
-"""UTC. A day's interactions are complete at midnight; two hours leave room for replicas and clocks."""
 MAX_CATCH_UP_DAYS = 31
 """Missed days beyond these are named in the tick's log and left to a backfill."""
 
@@ -32,7 +24,7 @@ daily_recommendations = dg.define_asset_job(
 @dg.schedule(
     name=SCHEDULE_NAME,
     job=daily_recommendations,
-    cron_schedule=f"{RUN_TIME.minute} {RUN_TIME.hour} * * *",
+    cron_schedule=f"{DAILY_RUN_TIME.minute} {DAILY_RUN_TIME.hour} * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Daily at 02:00 UTC for the day that ended, and for the days that were missed before it.",
@@ -77,7 +69,7 @@ def missed_days(context: dg.ScheduleEvaluationContext, ended: date) -> Sequence[
             f"{MAX_CATCH_UP_DAYS} missed days are caught up; backfill the assets for the others."
         )
         start = oldest
-    by_hand = context.instance.get_materialized_partitions(dg.AssetKey("user_recommendations"))
+    by_hand = context.instance.get_materialized_partitions(dg.AssetKey(USER_RECOMMENDATIONS))
     days = (start + timedelta(days=n) for n in range(MAX_CATCH_UP_DAYS))
     return [day for day in takewhile(lambda day: day < ended, days) if day.isoformat() not in by_hand]
 
@@ -120,7 +112,7 @@ def _first_day_due(instance: dg.DagsterInstance, ran_before: bool) -> date | Non
             continue
         since = datetime.fromtimestamp(start, tz=daily_partitions.start.tzinfo)
         # Switched on before 02:00: yesterday is the first day due. After: today.
-        return since.date() - timedelta(days=1 if since.time() <= RUN_TIME else 0)
+        return since.date() - timedelta(days=1 if since.time() <= DAILY_RUN_TIME else 0)
     return None
 
 

@@ -131,6 +131,7 @@ class Settings(BaseSettings, ModelSettings):
     )
     database_url: str | None = Field(
         None,
+        repr=False,
         description="postgresql:// URL of the app's database; empty: an embedded PostgreSQL under RECO_HOME.",
     )
     database_schema: str = Field(
@@ -138,8 +139,9 @@ class Settings(BaseSettings, ModelSettings):
     )
     dagster_database_url: str | None = Field(
         None,
+        repr=False,
         description="PostgreSQL URL of Dagster's own storage; empty: a database of its own on the "
-        "embedded server, or RECO_DATABASE_URL.",
+        "embedded server, never the app's.",
     )
     pool_size: int = Field(5, ge=1, le=200, description="Connections a process keeps at most.")
     connect_timeout_s: float = _positive("Seconds to wait for a connection before giving up.", 10.0, 300)
@@ -153,7 +155,7 @@ class Settings(BaseSettings, ModelSettings):
         None, description="Where Parquet files and model artifacts go; empty: RECO_HOME/storage."
     )
     mlflow_tracking_uri: str | None = Field(
-        None, description="MLflow server or store; empty: SQLite under RECO_HOME."
+        None, repr=False, description="MLflow server or store; empty: SQLite under RECO_HOME."
     )
     mlflow_experiment: str = Field(
         "reco", min_length=1, max_length=200, description="MLflow experiment the runs are logged to."
@@ -202,7 +204,9 @@ class Settings(BaseSettings, ModelSettings):
     )
 
     stale_after_hours: float = _positive("Hours without a publication before an alert.", 26.0, 24 * 365)
-    alert_urls: str = Field("", description="Apprise URLs that alerts go to, separated by spaces or commas.")
+    alert_urls: str = Field(
+        "", repr=False, description="Apprise URLs that alerts go to, separated by spaces or commas."
+    )
     dagster_url: str = Field(
         "http://127.0.0.1:3000", description="Address of the Dagster UI, for links in alerts."
     )
@@ -227,11 +231,6 @@ class Settings(BaseSettings, ModelSettings):
             return cls(**overrides)
         except ValidationError as error:
             raise SettingsError("\n".join(describe_invalid(error, ENV_PREFIX))) from None
-
-    @property
-    def model(self) -> ModelSettings:
-        """The part that shapes the lists."""
-        return ModelSettings(**{name: getattr(self, name) for name in ModelSettings.model_fields})
 
     @property
     def storage(self) -> Path:

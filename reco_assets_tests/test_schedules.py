@@ -17,8 +17,8 @@ from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 from dagster._scheduler.scheduler import launch_scheduled_runs
 
 from reco_assets.assets.partitions import daily_partitions
+from reco_assets.names import PIPELINE_ASSETS
 from reco_assets.schedules import (
-    PIPELINE_ASSETS,
     SCHEDULE_NAME,
     daily_recommendations,
     daily_recommendations_schedule,

@@ -7,10 +7,10 @@ from reco_assets.assets.partitions import (
     OWNERS,
     daily_partitions,
     explained,
-    partition_day,
     retry_transient_errors,
 )
 from reco_assets.assets.user_recommendations import user_recommendations
+from reco_assets.resources.mlflow_tracking import ModelRegistry
 from reco_assets.resources.postgres import PostgresResource
 from reco_assets.resources.storage import FileStorage
 
@@ -25,19 +25,28 @@ from reco_assets.resources.storage import FileStorage
     kinds={"postgres"},
 )
 def expired_recommendations_cleanup(
-    context: dg.AssetExecutionContext, postgres: PostgresResource, storage: FileStorage
+    context: dg.AssetExecutionContext,
+    postgres: PostgresResource,
+    storage: FileStorage,
+    model_registry: ModelRegistry,
 ) -> dg.MaterializeResult:
-    """Deletes expired rows in bounded batches, and files older than `archive_days`.
+    """Deletes expired rows in bounded batches, and files written more than `archive_days` ago.
 
-    Daily Parquet files of raw interactions stay: they are what a past day is replayed from.
+    Also points the alias `champion` at the live model, should a publication have been cut off before
+    that. Daily Parquet files of raw interactions stay: they are what a past day is replayed from.
     """
     from reco_assets.pipeline.reports import utc_now
+    from reco_assets.store.generations import live_generation
     from reco_assets.store.retention import delete_expired
 
     settings = postgres.settings
     with explained():
         deleted = delete_expired(postgres.engine, now=utc_now(), batch_size=settings.cleanup_batch_size)
-        removed = storage.remove_archives_before(partition_day(context), settings.archive_days)
+        removed = storage.remove_archives(utc_now(), settings.archive_days, context.log.info)
+        with postgres.transaction() as connection:
+            live = live_generation(connection)
+        if live is not None and live.model_version is not None:
+            model_registry.set_champion(model_registry.version_of(live.model_version))
     return dg.MaterializeResult(
         metadata={"deleted_rows": deleted, "removed_files": dg.MetadataValue.json(removed)}
     )

@@ -12,8 +12,8 @@ from reco_assets.assets.partitions import (
 )
 from reco_assets.assets.raw_interactions import raw_interactions
 from reco_assets.resources.postgres import PostgresResource
-from reco_assets.resources.run_config import InteractionMatrixConfig
-from reco_assets.resources.storage import FileStorage, end_of_day_us, write_json
+from reco_assets.resources.run_config import InteractionMatrixConfig, check_run_config
+from reco_assets.resources.storage import FileStorage, end_of_day_us
 
 
 @dg.asset(
@@ -37,12 +37,14 @@ def interaction_matrix(
     (author, creation, eligibility, who hides whom), and the weighted matrix. Everything after this
     step is computed from it alone, so that a past day is replayed as it was.
     """
+    from reco_assets.pipeline.fitting import write_matrix
     from reco_assets.pipeline.reports import matrix_metadata
     from reco_assets.pipeline.window import read_window
     from reco_assets.recommender.interaction_matrix import InteractionMatrix
 
     day = partition_day(context)
     with explained(), storage.writing("interaction_matrix", context.log.info):
+        check_run_config(context.run.run_config, postgres.settings)
         days = storage.window(day, config.window_days, postgres.settings.start_date)
         paths = [storage.raw_day(each) for each in days]
         with postgres.transaction() as connection:
@@ -53,7 +55,5 @@ def interaction_matrix(
             interaction_weights=config.interaction_weights,
             max_repeats=config.max_repeats,
         )
-        log.save(storage.log(day))
-        matrix.save(storage.matrix(day))
-        write_json(storage.matrix_settings(day), config.model_dump())
+        write_matrix(storage, day, log, matrix, config.model_dump())
     return dg.MaterializeResult(metadata=matrix_metadata(log, matrix, days))

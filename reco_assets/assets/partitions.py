@@ -23,14 +23,25 @@ retry_transient_errors = dg.RetryPolicy(max_retries=2, delay=3, backoff=dg.Backo
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn our errors into failures that show their message alone, retried only where that can help."""
+    """Turn errors into failures that show their message alone, retried only where that can help.
+
+    A defect (any error that is not ours) fails at once: repeating a step does not mend it.
+    """
     try:
         yield
+    except dg.Failure:
+        raise
     except RecoError as error:
         raise dg.Failure(
             description=str(error),
             metadata={"error": type(error).__name__, "retried": error.transient},
             allow_retries=error.transient,
+        ) from error
+    except Exception as error:
+        raise dg.Failure(
+            description=f"{type(error).__name__}: {error}",
+            metadata={"error": type(error).__name__, "retried": False},
+            allow_retries=False,
         ) from error
 
 

@@ -6,6 +6,7 @@ import dagster as dg
 
 from reco_assets.assets.partitions import GROUP, OWNERS, daily_partitions, explained, retry_transient_errors
 from reco_assets.resources.postgres import PostgresResource
+from reco_assets.resources.run_config import check_run_config
 from reco_assets.resources.storage import FileStorage
 
 
@@ -32,6 +33,7 @@ def raw_interactions(
     days = [date.fromisoformat(key) for key in context.partition_keys]
     settings = postgres.settings
     with explained(), storage.writing("raw_interactions", context.log.info):
+        check_run_config(context.run.run_config, settings)
         extracts = extract_interactions(
             settings,
             min(days),

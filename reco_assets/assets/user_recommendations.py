@@ -13,6 +13,7 @@ from reco_assets.assets.partitions import (
     retry_transient_errors,
 )
 from reco_assets.assets.user_knn_model import user_knn_model
+from reco_assets.errors import TrackingUnavailable
 from reco_assets.resources.mlflow_tracking import ModelRegistry
 from reco_assets.resources.postgres import PostgresResource
 from reco_assets.resources.run_config import PublicationConfig
@@ -23,6 +24,8 @@ LIST_CHECKS = {
     "posts_are_covered": "Enough of the eligible posts stand in some list.",
     "size_is_within_bounds": "No list is too long, and the whole did not shrink or grow beyond the bound.",
     "no_seen_or_ineligible_posts": "No list holds a post that its user has seen or may not be shown.",
+    "window_was_not_empty": "The window that the model was fitted on held enough interactions.",
+    "weights_were_valid": "The weights that the model was fitted on were valid.",
     "model_passed_its_checks": "The model that made the lists is not worse than the strongest baseline.",
 }
 
@@ -65,7 +68,12 @@ def user_recommendations(
     from reco_assets.store.generations import live_generation
 
     day = partition_day(context)
-    limits = ListLimits(config.min_user_coverage, config.min_post_coverage, config.max_size_change)
+    limits = ListLimits(
+        postgres.settings.min_interactions,
+        config.min_user_coverage,
+        config.min_post_coverage,
+        config.max_size_change,
+    )
     with explained():
         registered = registered_version(context.instance, day)
         with storage.writing("user_recommendations", context.log.info):
@@ -88,5 +96,11 @@ def user_recommendations(
             now=utc_now(),
         )
         if publication.status == "live":
-            model_registry.set_champion(registered.version)
-    yield dg.MaterializeResult(metadata=lists_metadata(computed, publication))
+            try:
+                model_registry.set_champion(registered.version)
+            except TrackingUnavailable as error:
+                # The lists are live: failing would publish them again. The cleanup aligns the alias.
+                context.log.warning(f"The alias champion was not moved. {error}")
+    yield dg.MaterializeResult(
+        metadata=lists_metadata(computed, publication, registered, postgres.settings.mlflow_url)
+    )

@@ -1,11 +1,11 @@
 """Checks on the weighted window."""
 
-from datetime import date
-
 import dagster as dg
 
 from reco_assets.assets.interaction_matrix import interaction_matrix
 from reco_assets.assets.partitions import explained
+from reco_assets.checks.days import checked_days
+from reco_assets.names import INTERACTION_MATRIX
 from reco_assets.resources.storage import FileStorage, read_json
 from reco_assets.settings import Settings
 
@@ -17,7 +17,7 @@ def window_is_not_empty(context: dg.AssetCheckExecutionContext, storage: FileSto
     from reco_assets.recommender.interaction_log import InteractionLog
     from reco_assets.recommender.quality import window_not_empty
 
-    day = date.fromisoformat(context.op_execution_context.partition_key)
+    day = max(checked_days(context, INTERACTION_MATRIX))
     with explained():
         log = InteractionLog.load(storage.log(day))
         return check_result(window_not_empty(log, Settings.load().min_interactions))
@@ -30,7 +30,7 @@ def weights_are_valid(context: dg.AssetCheckExecutionContext, storage: FileStora
     from reco_assets.recommender.interaction_matrix import InteractionMatrix
     from reco_assets.recommender.quality import weights_valid
 
-    day = date.fromisoformat(context.op_execution_context.partition_key)
+    day = max(checked_days(context, INTERACTION_MATRIX))
     with explained():
         settings = read_json(storage.matrix_settings(day), f"reco run --partition {day}")
         matrix = InteractionMatrix.load(storage.matrix(day))

@@ -1,17 +1,13 @@
 """Checks on a day's extracted interactions."""
 
-from datetime import date
-
 import dagster as dg
 
 from reco_assets.assets.partitions import explained
 from reco_assets.assets.raw_interactions import raw_interactions
+from reco_assets.checks.days import checked_days
+from reco_assets.names import RAW_INTERACTIONS
 from reco_assets.resources.storage import FileStorage
 from reco_assets.settings import Settings
-
-
-def _days(context: dg.AssetCheckExecutionContext) -> list[date]:
-    return [date.fromisoformat(key) for key in context.op_execution_context.partition_keys]
 
 
 @dg.asset_check(asset=raw_interactions, blocking=True)
@@ -24,7 +20,10 @@ def interactions_have_a_valid_schema(
 
     with explained():
         return check_result(
-            schema_is_valid(storage, _days(context), Settings.load().interaction_weights), blocking=True
+            schema_is_valid(
+                storage, checked_days(context, RAW_INTERACTIONS), Settings.load().interaction_weights
+            ),
+            blocking=True,
         )
 
 
@@ -37,7 +36,9 @@ def interactions_are_fresh(
     from reco_assets.pipeline.reports import check_result
 
     with explained():
-        verdict = freshness(storage, max(_days(context)), Settings.load().max_freshness_hours)
+        verdict = freshness(
+            storage, max(checked_days(context, RAW_INTERACTIONS)), Settings.load().max_freshness_hours
+        )
         return check_result(verdict, blocking=False)
 
 
@@ -50,5 +51,7 @@ def interaction_volume_is_usual(
     from reco_assets.pipeline.reports import check_result
 
     with explained():
-        verdict = volume(storage, max(_days(context)), Settings.load().max_volume_change)
+        verdict = volume(
+            storage, max(checked_days(context, RAW_INTERACTIONS)), Settings.load().max_volume_change
+        )
         return check_result(verdict, blocking=False)

@@ -1,11 +1,11 @@
 """Checks on the fitted model."""
 
-from datetime import date
-
 import dagster as dg
 
 from reco_assets.assets.partitions import explained
 from reco_assets.assets.user_knn_model import user_knn_model
+from reco_assets.checks.days import checked_days
+from reco_assets.names import USER_KNN_MODEL
 from reco_assets.resources.storage import FileStorage
 
 
@@ -17,6 +17,6 @@ def model_is_not_worse_than_popularity(
     from reco_assets.pipeline.fitting import model_verdict
     from reco_assets.pipeline.reports import check_result
 
-    day = date.fromisoformat(context.op_execution_context.partition_key)
+    day = max(checked_days(context, USER_KNN_MODEL))
     with explained():
         return check_result(model_verdict(storage, day))

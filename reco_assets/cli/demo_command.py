@@ -24,6 +24,7 @@ def command() -> None:
     from reco_assets.cli.run_command import missing_days
     from reco_assets.errors import SettingsError
     from reco_assets.local.stack import local_stack
+    from reco_assets.names import PIPELINE_ASSETS, RAW_INTERACTIONS
     from reco_assets.settings import Settings
     from reco_assets.store import migrate
     from reco_assets.store.database import create_engine_for, transaction
@@ -64,8 +65,8 @@ def command() -> None:
                 click.echo(f"  already published for {day}; `reco run` does it again")
             else:
                 if missing := missing_days(complete, day, day):
-                    _must_succeed(runs.run_days(instance, ["raw_interactions"], missing[0], missing[-1]))
-                _must_succeed(runs.run_days(instance, runs.ASSETS, day, day))
+                    _must_succeed(runs.run_days(instance, [RAW_INTERACTIONS], missing[0], missing[-1]))
+                _must_succeed(runs.run_days(instance, PIPELINE_ASSETS, day, day))
             print_report(complete, engine, instance)
         engine.dispose()
     click.echo(f"\nDone in {time.monotonic() - began:.0f} s. Next:")

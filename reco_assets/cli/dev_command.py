@@ -34,25 +34,29 @@ def command(port: int, mlflow_port: int) -> None:
         else:
             migrate.check(complete)
         dagster_url = f"http://127.0.0.1:{free_port(port)}"
-        mlflow_url = f"http://127.0.0.1:{free_port(mlflow_port)}"
+        # Without a server of its own, MLflow keeps its store below RECO_HOME and gets a UI here.
+        mlflow_url = settings.mlflow_url
+        if settings.mlflow_tracking_uri is None:
+            mlflow_url = f"http://127.0.0.1:{free_port(mlflow_port)}"
         environment = {"RECO_DAGSTER_URL": dagster_url, "RECO_MLFLOW_URL": mlflow_url} | dict(os.environ)
         logs = settings.home / "logs"
         python = sys.executable
         with services() as running:
-            running.start(
-                Service(
-                    "MLflow UI",
-                    [
-                        *(python, "-m", "mlflow", "server", "--backend-store-uri", settings.tracking_uri),
-                        *("--default-artifact-root", settings.artifact_root, "--workers", "1"),
-                        *("--host", "127.0.0.1", "--port", mlflow_url.rsplit(":", 1)[1]),
-                    ],
-                    f"{mlflow_url}/health",
-                    logs / "mlflow.log",
-                ),
-                environment,
-                settings.home,
-            )
+            if settings.mlflow_tracking_uri is None:
+                running.start(
+                    Service(
+                        "MLflow UI",
+                        [
+                            *(python, "-m", "mlflow", "server", "--backend-store-uri", settings.tracking_uri),
+                            *("--default-artifact-root", settings.artifact_root, "--workers", "1"),
+                            *("--host", "127.0.0.1", "--port", mlflow_url.rsplit(":", 1)[1]),
+                        ],
+                        f"{mlflow_url}/health",
+                        logs / "mlflow.log",
+                    ),
+                    environment,
+                    settings.home,
+                )
             running.start(
                 Service(
                     "Dagster UI and daemon",

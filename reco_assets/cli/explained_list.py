@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -71,39 +70,60 @@ def explain_list(settings: Settings, user_id: UUID | None, n: int, n_voters: int
 
     now = datetime.now(UTC)
     engine = create_engine_for(settings, application_name="reco recommend")
-    with transaction(engine) as connection:
-        live = live_generation(connection)
-        if live is None:
-            raise NoInteractions("Nothing was published yet. Run `reco run` (or `reco demo`) first.")
-        if user_id is None:
-            user_id = user_with_longest_list(connection, now=now)
-        if user_id is None or not user_exists(connection, user_id):
-            raise BadInput(f"No user {user_id} in table users.")
-        rows = recommendations_of(connection, user_id, now=now, n=n)
-        created = creation_times(connection, [row.post_id for row in rows])
-        history = recent_interactions(connection, user_id, n=5)
-        made_by = generation(connection, rows[0].generation_id) if rows else live
+    try:
+        with transaction(engine) as connection:
+            live = live_generation(connection)
+            if live is None:
+                raise NoInteractions("Nothing was published yet. Run `reco run` (or `reco demo`) first.")
+            if user_id is None:
+                user_id = user_with_longest_list(connection, now=now)
+            if user_id is None or not user_exists(connection, user_id):
+                raise BadInput(f"No user {user_id} in table users.")
+            rows = recommendations_of(connection, user_id, now=now, n=n)
+            created = creation_times(connection, [row.post_id for row in rows])
+            history = recent_interactions(connection, user_id, n=5)
+            made_by = generation(connection, rows[0].generation_id) if rows else live
+        # Between two transactions: a model may have to be fetched, and nothing should wait for that.
         model = _model_of(settings, made_by or live)
         user = int(model.rows_of_users(_as_bytes([user_id]))[0])
-        posts = []
-        for row in rows:
-            explanation = _explain(model, user, row.post_id)
-            shown = explanation.voters[:n_voters] if explanation else ()
-            ids = {voter.user_index: _as_uuid(model.user_ids_[voter.user_index]) for voter in shown}
-            done = interactions_with(connection, row.post_id, list(ids.values()), before=row.generated_at)
-            posts.append(
-                ExplainedPost(
-                    rank=row.rank,
-                    post_id=row.post_id,
-                    title=row.title or str(row.post_id),
-                    created_at=created.get(row.post_id),
-                    score=row.score,
-                    voters=tuple(_voter(voter, ids[voter.user_index], done) for voter in shown),
-                    n_voters=len(explanation.voters) if explanation else 0,
-                    popularity_share=explanation.popularity_share if explanation else 0.0,
+        explanations = {row.post_id: _explain(model, user, row.post_id) for row in rows}
+        shown = {
+            post_id: [] if explanation is None else explanation.voters[:n_voters]
+            for post_id, explanation in explanations.items()
+        }
+        names = {
+            voter.user_index: _as_uuid(model.user_ids_[voter.user_index])
+            for voters in shown.values()
+            for voter in voters
+        }
+        with transaction(engine) as connection:
+            done = {
+                row.post_id: interactions_with(
+                    connection,
+                    row.post_id,
+                    [names[voter.user_index] for voter in shown[row.post_id]],
+                    before=row.generated_at,
                 )
-            )
-    engine.dispose()
+                for row in rows
+            }
+    finally:
+        engine.dispose()
+    posts = [
+        ExplainedPost(
+            rank=row.rank,
+            post_id=row.post_id,
+            title=row.title or str(row.post_id),
+            created_at=created.get(row.post_id),
+            score=row.score,
+            voters=tuple(
+                _voter(voter, names[voter.user_index], done[row.post_id]) for voter in shown[row.post_id]
+            ),
+            n_voters=len(explanation.voters) if explanation else 0,
+            popularity_share=explanation.popularity_share if explanation else 0.0,
+        )
+        for row in rows
+        for explanation in (explanations[row.post_id],)
+    ]
     neighbors = model.kneighbors(np.array([user]))[0][0] if user >= 0 else np.empty(0)
     first = rows[0] if rows else None
     return ExplainedList(
@@ -189,9 +209,8 @@ def _model_of(settings: Settings, generation: Any) -> Any:
             and registered.digest == artifact_digest(directory)
         ):
             return UserKNNRecommender.load(directory)
-    registry = ModelRegistry(tracking_uri=settings.tracking_uri, model_name=settings.model_name)
-    version = str(generation.model_version).rpartition("_v")[2]
-    return UserKNNRecommender.load(Path(registry.download(version)))
+    registry = ModelRegistry(model_name=settings.model_name)
+    return UserKNNRecommender.load(registry.download(registry.version_of(str(generation.model_version))))
 
 
 def _hours(later: datetime, earlier: datetime) -> str:

@@ -7,6 +7,7 @@ import dagster as dg
 
 from reco_assets.cli.explained_list import explain_list, print_list
 from reco_assets.cli.runs import step_times
+from reco_assets.names import MODEL_SEGMENT
 from reco_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def print_report(settings: Settings, engine: "Engine", instance: dg.DagsterInsta
         quality.add_column(title, justify="right")
     segments = [segment for metric, segment in metrics if metric == "holdout_ndcg"]
     for segment in sorted(segments, key=lambda name: -metrics["holdout_ndcg", name].value):
-        style = "bold cyan" if segment == "user_knn" else ""
+        style = "bold cyan" if segment == MODEL_SEGMENT else ""
         quality.add_row(
             segment.replace("_", " "),
             *(f"{metrics[f'holdout_{m}', segment].value:.4f}" for m in ("ndcg", "hr", "coverage")),
@@ -73,7 +74,7 @@ def print_report(settings: Settings, engine: "Engine", instance: dg.DagsterInsta
         console.print(f"\n[bold]Quality[/] on a temporal hold-out of the last days ({n:,} user-days)")
         console.print(quality)
         strongest = max(
-            (s for s in segments if s != "user_knn"), key=lambda s: metrics["holdout_ndcg", s].value
+            (s for s in segments if s != MODEL_SEGMENT), key=lambda s: metrics["holdout_ndcg", s].value
         )
         row = metrics.get(("holdout_ndcg_difference", strongest))
         if row is not None and row.lower is not None and row.upper is not None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from reco_assets.names import INTERACTION_MATRIX, PIPELINE_ASSETS, RAW_INTERACTIONS
 from reco_assets.settings import Settings
 
 _DAY = click.DateTime(formats=["%Y-%m-%d"])
@@ -52,9 +53,9 @@ def command(
     given = partition or first
     start = given.date() if given else runs.yesterday()
     end = last.date() if last else runs.yesterday() if first else start
-    selection = [name.strip() for name in assets.split(",")] if assets else list(runs.ASSETS)
-    if unknown := set(selection) - set(runs.ASSETS):
-        raise BadInput(f"No asset {', '.join(sorted(unknown))}. There are: {', '.join(runs.ASSETS)}.")
+    selection = [name.strip() for name in assets.split(",")] if assets else list(PIPELINE_ASSETS)
+    if unknown := set(selection) - set(PIPELINE_ASSETS):
+        raise BadInput(f"No asset {', '.join(sorted(unknown))}. There are: {', '.join(PIPELINE_ASSETS)}.")
 
     settings = Settings.load()
     runs.check_range(settings, start, end)
@@ -62,9 +63,9 @@ def command(
         migrate.check(complete)
         with runs.dagster_instance() as instance:
             results = []
-            missing = missing_days(complete, start, end) if "interaction_matrix" in selection else []
+            missing = missing_days(complete, start, end) if INTERACTION_MATRIX in selection else []
             if missing and missing[0] < start:
-                results += runs.run_days(instance, ["raw_interactions"], missing[0], missing[-1])
+                results += runs.run_days(instance, [RAW_INTERACTIONS], missing[0], missing[-1])
             if all(result.success for result in results):
                 run_config = _read_config(config_file)
                 results += runs.run_days(instance, selection, start, end, run_config=run_config)

@@ -12,15 +12,9 @@ import click
 import dagster as dg
 
 from reco_assets.errors import BadInput
+from reco_assets.names import PIPELINE_ASSETS, RAW_INTERACTIONS
 from reco_assets.settings import Settings
 
-ASSETS = (
-    "raw_interactions",
-    "interaction_matrix",
-    "user_knn_model",
-    "user_recommendations",
-    "expired_recommendations_cleanup",
-)
 # The tags by which Dagster itself starts one run over a range of partitions.
 _RANGE_START = "dagster/asset_partition_range_start"
 _RANGE_END = "dagster/asset_partition_range_end"
@@ -56,9 +50,9 @@ class _Progress(logging.Handler):
         kind = event.event_type_value
         if kind == "STEP_START":
             self.started[step] = time.monotonic()
-            if step in ASSETS:
+            if step in PIPELINE_ASSETS:
                 click.echo(f"  {step} …")
-        elif kind in ("STEP_SUCCESS", "STEP_FAILURE") and step in ASSETS:
+        elif kind in ("STEP_SUCCESS", "STEP_FAILURE") and step in PIPELINE_ASSETS:
             seconds = time.monotonic() - self.started.get(step, time.monotonic())
             mark = click.style("✓", fg="green") if kind == "STEP_SUCCESS" else click.style("✗", fg="red")
             click.echo(f"  {mark} {step:<34}{seconds:6.1f} s")
@@ -105,9 +99,9 @@ def run_days(
     first run that fails.
     """
     runs: list[tuple[Sequence[str], date, date]] = []
-    if first != last and "raw_interactions" in assets:
-        runs.append((["raw_interactions"], first, last))
-        assets = [name for name in assets if name != "raw_interactions"]
+    if first != last and RAW_INTERACTIONS in assets:
+        runs.append(([RAW_INTERACTIONS], first, last))
+        assets = [name for name in assets if name != RAW_INTERACTIONS]
     if assets:
         n_days = (last - first).days + 1
         runs += [(assets, first + timedelta(days=n), first + timedelta(days=n)) for n in range(n_days)]
@@ -124,7 +118,7 @@ def step_times(instance: dg.DagsterInstance, run_id: str) -> list[StepTime]:
     """Seconds per asset of a recorded run, in the order they ran."""
     stats = instance.get_run_step_stats(run_id)
     timed = [(s.start_time, s.end_time, s.step_key) for s in stats if s.start_time and s.end_time]
-    return [StepTime(name, end - start) for start, end, name in sorted(timed) if name in ASSETS]
+    return [StepTime(name, end - start) for start, end, name in sorted(timed) if name in PIPELINE_ASSETS]
 
 
 def failure_message(result: dg.ExecuteInProcessResult) -> str:

@@ -7,11 +7,11 @@ variables; this module is the one place that sets them.
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.resources import files
 from pathlib import Path
 
-from reco_assets.errors import DatabaseUnreachable
+from reco_assets.errors import DatabaseUnreachable, SettingsError
 from reco_assets.local.embedded_postgres import embedded_postgres, running_server
 from reco_assets.settings import Settings
 
@@ -23,18 +23,20 @@ DAGSTER_DATABASE = "dagster"
 def local_stack(settings: Settings) -> Iterator[Settings]:
     """Settings with a database URL, and the process environment to match, for as long as it is held.
 
-    Without RECO_DATABASE_URL an embedded PostgreSQL below RECO_HOME is started (or joined) and left
-    again at the end.
+    What has no URL (RECO_DATABASE_URL, RECO_DAGSTER_DATABASE_URL) lives in an embedded PostgreSQL below
+    RECO_HOME, which is started (or joined) and left again at the end. Dagster's tables never go into
+    the app's database by default: they bring their own `alembic_version` and names as common as `runs`.
     """
     prepare_home(settings)
-    if settings.database_url is not None:
-        with _environment(settings, settings.dagster_database_url or settings.database_url):
-            yield settings
-        return
-    with embedded_postgres(_server_directory(settings), databases=(APP_DATABASE, DAGSTER_DATABASE)) as server:
-        complete = settings.model_copy(update={"database_url": server.url(APP_DATABASE)})
-        with _environment(complete, settings.dagster_database_url or server.url(DAGSTER_DATABASE)):
-            yield complete
+    app, dagster = settings.database_url, settings.dagster_database_url
+    with ExitStack() as stack:
+        if app is None or dagster is None:
+            databases = (APP_DATABASE, DAGSTER_DATABASE) if app is None else (DAGSTER_DATABASE,)
+            server = stack.enter_context(embedded_postgres(_server_directory(settings), databases=databases))
+            app, dagster = app or server.url(APP_DATABASE), dagster or server.url(DAGSTER_DATABASE)
+        complete = settings.model_copy(update={"database_url": app, "dagster_database_url": dagster})
+        stack.enter_context(_environment(complete))
+        yield complete
 
 
 def database_url(settings: Settings) -> str:
@@ -72,19 +74,34 @@ def prepare_home(settings: Settings) -> None:
         shutil.copyfile(source, target)
 
 
+def _dagster_url(url: str) -> str:
+    """SQLAlchemy 2.1 reads a bare postgresql:// as psycopg 3, on which Dagster's storage fails."""
+    import sqlalchemy as sa
+
+    try:
+        parsed = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        raise SettingsError(
+            "RECO_DAGSTER_DATABASE_URL cannot be read. Expected postgresql://user:password@host:5432/dbname; "
+            "special characters in the password must be percent-encoded."
+        ) from None
+    return parsed.set(drivername="postgresql+psycopg2").render_as_string(hide_password=False)
+
+
 def _server_directory(settings: Settings) -> Path:
     return settings.home / "postgres"
 
 
 @contextmanager
-def _environment(settings: Settings, dagster_database_url: str) -> Iterator[None]:
+def _environment(settings: Settings) -> Iterator[None]:
     assert settings.database_url is not None
+    assert settings.dagster_database_url is not None
     values = {
         "RECO_HOME": str(settings.home.absolute()),
         "RECO_DATABASE_URL": settings.database_url,
         "DAGSTER_HOME": str((settings.home / "dagster").absolute()),
-        # SQLAlchemy 2.1 reads a bare postgresql:// as psycopg 3, on which Dagster's storage fails.
-        "DAGSTER_POSTGRES_URL": "postgresql+psycopg2://" + dagster_database_url.split("://", 1)[1],
+        "RECO_DAGSTER_DATABASE_URL": settings.dagster_database_url,
+        "DAGSTER_POSTGRES_URL": _dagster_url(settings.dagster_database_url),
         "MLFLOW_TRACKING_URI": settings.tracking_uri,
         "DAGSTER_DISABLE_TELEMETRY": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",

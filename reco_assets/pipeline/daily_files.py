@@ -1,10 +1,14 @@
 """Verdicts on the daily files of raw interactions."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
+from reco_assets.errors import CorruptArtifact
 from reco_assets.events import CREATED_AT, INTERACTION_TYPE, POST_ID, USER_ID
 from reco_assets.recommender.quality import Verdict
 from reco_assets.resources.storage import FileStorage
@@ -18,25 +22,14 @@ def schema_is_valid(storage: FileStorage, days: Sequence[date], weights: Mapping
 
     `read_day` has already refused a file that lacks a column or holds one of another type.
     """
-    wrong: dict[str, int] = {}
+    wrong: Counter[str] = Counter()
     n_rows = 0
     for day in days:
         table = read_day(storage.raw_day(day))
         n_rows += table.num_rows
-        start = datetime(day.year, day.month, day.day, tzinfo=UTC)
-        nulls = sum(table[name].null_count for name in (USER_ID, POST_ID, INTERACTION_TYPE, CREATED_AT))
-        inside = pc.and_(
-            pc.greater_equal(table[CREATED_AT], start),
-            pc.less(table[CREATED_AT], start + timedelta(days=1)),
-        )
-        types = table[INTERACTION_TYPE].unique().to_pylist()
-        for reason, count in (
-            ("nulls", nulls),
-            ("times outside their day", table.num_rows - (pc.sum(inside).as_py() or 0)),
-            ("types without a weight", len(set(types) - set(weights))),
-        ):
-            if count:
-                wrong[reason] = wrong.get(reason, 0) + count
+        wrong.update(_invalid_rows(table, day))
+        if unknown := set(table[INTERACTION_TYPE].unique().to_pylist()) - set(weights):
+            wrong["types without a weight"] += len(unknown)
     n_wrong = sum(wrong.values())
     found = ", ".join(f"{count:,} {reason}" for reason, count in wrong.items()) or "nothing wrong"
     message = f"{n_rows:,} rows in {len(days)} files: {found}."
@@ -45,6 +38,34 @@ def schema_is_valid(storage: FileStorage, days: Sequence[date], weights: Mapping
             f" Extract again: `reco run --assets raw_interactions --from {min(days)} --to {max(days)}`."
         )
     return Verdict("interactions_have_a_valid_schema", not n_wrong, n_wrong, 0, message)
+
+
+def read_valid_day(path: Path) -> pa.Table:
+    """A day's interactions, none of them invalid, whether or not the day's check was asked.
+
+    Raises:
+        MissingUpstream, CorruptArtifact: see `read_day`; also for nulls and times of another day.
+    """
+    table = read_day(path)
+    if wrong := _invalid_rows(table, date.fromisoformat(path.stem)):
+        found = ", ".join(f"{count:,} {reason}" for reason, count in wrong.items())
+        raise CorruptArtifact(
+            f"{path} holds {found}. Run `reco run --partition {path.stem} --assets raw_interactions`."
+        )
+    return table
+
+
+def _invalid_rows(table: pa.Table, day: date) -> dict[str, int]:
+    start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    inside = pc.and_(
+        pc.greater_equal(table[CREATED_AT], start),
+        pc.less(table[CREATED_AT], start + timedelta(days=1)),
+    )
+    counts = {
+        "nulls": sum(table[n].null_count for n in (USER_ID, POST_ID, INTERACTION_TYPE, CREATED_AT)),
+        "times outside their day": table.num_rows - (pc.sum(inside).as_py() or 0),
+    }
+    return {reason: count for reason, count in counts.items() if count}
 
 
 def freshness(storage: FileStorage, day: date, limit_hours: float) -> Verdict:

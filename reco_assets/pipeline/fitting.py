@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from reco_assets.errors import CorruptArtifact, MissingUpstream
+from reco_assets.names import MODEL_SEGMENT
 from reco_assets.pipeline.plots import holdout_plot
 from reco_assets.recommender.artifact import MANIFEST
 from reco_assets.recommender.baselines import default_baselines
@@ -18,23 +20,29 @@ from reco_assets.recommender.interaction_log import InteractionLog
 from reco_assets.recommender.interaction_matrix import InteractionMatrix
 from reco_assets.recommender.quality import Verdict, model_not_worse_than_baseline
 from reco_assets.recommender.user_knn import UserKNNRecommender
-from reco_assets.resources.mlflow_tracking import ModelRegistry
+from reco_assets.resources.mlflow_tracking import ModelRegistry, tracking_errors
 from reco_assets.resources.storage import FileStorage, end_of_day_us, read_json, write_json
 from reco_assets.store.quality_metrics import QualityMetric, record_metrics
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-MODEL = "user_knn"
-"""The model's name beside the baselines in reports and metrics."""
-
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How good the model is, and whether that is good enough."""
+    """How good the model is, whether that is good enough, and which files that was said about.
+
+    Attributes:
+        report: The hold-out.
+        verdict: On it.
+        model_digest: Of the model that was fitted with the same parameters on the same log.
+        log_digest: Of the interaction log.
+    """
 
     report: HoldoutReport
     verdict: Verdict
+    model_digest: str
+    log_digest: str
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,13 @@ def fit_model(
 ) -> UserKNNRecommender:
     """Fit on the day's matrix and write the model's files."""
     redo = f"reco run --partition {day}"
+    built = read_json(storage.matrix_settings(day), redo)
+    for name, directory in (("log_digest", storage.log(day)), ("matrix_digest", storage.matrix(day))):
+        if directory.exists() and built.get(name) != artifact_digest(directory):
+            raise CorruptArtifact(
+                f"{directory} was not written together with {storage.matrix_settings(day)}: a run was "
+                f"cut off between them. Build them again: `{redo} --assets interaction_matrix`."
+            )
     log = InteractionLog.load(storage.log(day), redo=redo)
     matrix = InteractionMatrix.load(storage.matrix(day), redo=redo)
     say(f"Fitting {log.n_users:,} users × {log.n_posts:,} posts, {matrix.weights.nnz:,} pairs")
@@ -84,16 +99,58 @@ def evaluate_model(
         interaction_weights=settings["interaction_weights"],
         max_repeats=settings["max_repeats"],
         holdout_days=holdout_days,
-        model_name=MODEL,
+        model_name=MODEL_SEGMENT,
     )
-    evaluation = Evaluation(report, model_not_worse_than_baseline(report))
-    write_json(storage.evaluation(day), {"report": report.to_dict(), "verdict": asdict(evaluation.verdict)})
+    evaluation = Evaluation(
+        report,
+        model_not_worse_than_baseline(report),
+        artifact_digest(storage.model(day)),
+        artifact_digest(storage.log(day)),
+    )
+    write_json(
+        storage.evaluation(day),
+        {
+            "report": report.to_dict(),
+            "verdict": asdict(evaluation.verdict),
+            "model_digest": evaluation.model_digest,
+            "log_digest": evaluation.log_digest,
+        },
+    )
     return evaluation
 
 
 def model_verdict(storage: FileStorage, day: date) -> Verdict:
-    """What `evaluate_model` found."""
-    return Verdict(**read_json(storage.evaluation(day), f"reco run --partition {day}")["verdict"])
+    """What `evaluate_model` found about the model and the log that are there now.
+
+    Raises:
+        CorruptArtifact: It was said about other ones.
+    """
+    redo = f"reco run --partition {day} --assets user_knn_model,user_recommendations"
+    evaluation = read_json(storage.evaluation(day), redo)
+    for name, directory in (("model_digest", storage.model(day)), ("log_digest", storage.log(day))):
+        if evaluation.get(name) != artifact_digest(directory):
+            raise CorruptArtifact(
+                f"{storage.evaluation(day)} was written about another {directory.name} than the one at "
+                f"{directory}, which was rebuilt since. Fit and judge again: `{redo}`."
+            )
+    return Verdict(**evaluation["verdict"])
+
+
+def write_matrix(
+    storage: FileStorage,
+    day: date,
+    log: InteractionLog,
+    matrix: InteractionMatrix,
+    settings: Mapping[str, Any],
+) -> None:
+    """Write log and matrix, and last what ties them together: a run cut off between them is noticed."""
+    log.save(storage.log(day))
+    matrix.save(storage.matrix(day))
+    digests = {
+        "log_digest": artifact_digest(storage.log(day)),
+        "matrix_digest": artifact_digest(storage.matrix(day)),
+    }
+    write_json(storage.matrix_settings(day), dict(settings) | digests)
 
 
 def register_model(
@@ -105,32 +162,46 @@ def register_model(
     evaluation: Evaluation,
 ) -> RegisteredVersion:
     """Log parameters, metrics, the plot and the artifact to the active MLflow run; register the model."""
-    digest = artifact_digest(storage.model(day))
-    run = mlflow.active_run().info
-    mlflow.log_params(
-        model.get_params() | {"partition": str(day)} | read_json(storage.matrix_settings(day), "")
-    )
-    mlflow.log_metrics(
-        {
-            f"{name}.{metric}": value
-            for name, metrics in evaluation.report.metrics.items()
-            for metric, value in metrics.items()
-        }
-        | {"n_user_days": evaluation.report.n_user_days, "n_users": model.n_users_, "n_posts": model.n_posts_}
-    )
-    mlflow.log_figure(holdout_plot(evaluation.report), "holdout.png")
-    mlflow.log_artifact(str(storage.evaluation(day)))
-    version = registry.register(
-        storage.model(day),
-        n_recommendations=model.n_recommendations,
-        tags={"partition": str(day), "digest": digest},
-    )
+    digest = evaluation.model_digest
+    with tracking_errors(registry.tracking_uri):
+        run = mlflow.active_run().info
+        mlflow.log_params(
+            model.get_params() | {"partition": str(day)} | read_json(storage.matrix_settings(day), "")
+        )
+        mlflow.log_metrics(
+            {
+                f"{name}.{metric}": value
+                for name, metrics in evaluation.report.metrics.items()
+                for metric, value in metrics.items()
+            }
+            | {
+                "n_user_days": evaluation.report.n_user_days,
+                "n_users": model.n_users_,
+                "n_posts": model.n_posts_,
+            }
+        )
+        mlflow.log_figure(holdout_plot(evaluation.report), "holdout.png")
+        mlflow.log_artifact(str(storage.evaluation(day)))
+        version = registry.register(
+            storage.model(day),
+            n_recommendations=model.n_recommendations,
+            tags={"partition": str(day), "digest": digest},
+        )
     return RegisteredVersion(version, registry.version_name(version), run.run_id, run.experiment_id, digest)
 
 
 def artifact_digest(directory: Path) -> str:
-    """SHA-256 of an artifact's manifest, which holds the digests of all its files."""
-    return hashlib.sha256((directory / MANIFEST).read_bytes()).hexdigest()
+    """SHA-256 of an artifact's manifest, which holds the digests of all its files.
+
+    Raises:
+        MissingUpstream: There is no artifact.
+    """
+    try:
+        return hashlib.sha256((directory / MANIFEST).read_bytes()).hexdigest()
+    except FileNotFoundError:
+        raise MissingUpstream(
+            f"No {directory}. Make it with `reco run --partition {directory.parent.name}`."
+        ) from None
 
 
 def record_quality(connection: "Connection", day: date, evaluation: Evaluation, version_name: str) -> None:

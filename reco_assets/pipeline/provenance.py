@@ -5,6 +5,7 @@ from datetime import date
 import dagster as dg
 
 from reco_assets.errors import MissingUpstream
+from reco_assets.names import USER_KNN_MODEL
 from reco_assets.pipeline.fitting import RegisteredVersion
 
 _FIELDS = ("version", "version_name", "mlflow_run_id", "experiment_id", "digest")
@@ -21,7 +22,7 @@ def registered_version(instance: dg.DagsterInstance, day: date) -> RegisteredVer
     Raises:
         MissingUpstream: The partition was never fitted in this Dagster instance.
     """
-    key = dg.AssetKey("user_knn_model")
+    key = dg.AssetKey(USER_KNN_MODEL)
     records = instance.fetch_materializations(
         dg.AssetRecordsFilter(asset_key=key, asset_partitions=[str(day)]), limit=1
     ).records

@@ -14,16 +14,19 @@ from reco_assets.errors import CorruptArtifact, PublicationRefused
 from reco_assets.events import POST_ID, USER_ID
 from reco_assets.pipeline.fitting import RegisteredVersion, artifact_digest, model_verdict
 from reco_assets.recommender.interaction_log import InteractionLog
+from reco_assets.recommender.interaction_matrix import InteractionMatrix
 from reco_assets.recommender.quality import (
     Verdict,
     list_size_within_bounds,
     no_seen_or_ineligible_posts,
     post_coverage,
     user_coverage,
+    weights_valid,
+    window_not_empty,
 )
 from reco_assets.recommender.recommendation_lists import RecommendationLists
 from reco_assets.recommender.user_knn import UserKNNRecommender
-from reco_assets.resources.storage import FileStorage, end_of_day_us, replacing
+from reco_assets.resources.storage import FileStorage, end_of_day_us, read_json, replacing
 from reco_assets.store.copy_buffer import RecommendationRows
 from reco_assets.store.generations import Generation, Origin, record_refused
 from reco_assets.store.publish import Publication, publish
@@ -56,6 +59,7 @@ class ComputedLists:
 class ListLimits:
     """What the lists of a day are held against."""
 
+    min_interactions: int
     min_user_coverage: float
     min_post_coverage: float
     max_size_change: float
@@ -92,9 +96,17 @@ def compute_lists(storage: FileStorage, day: date, registered: RegisteredVersion
 def judge_lists(
     computed: ComputedLists, storage: FileStorage, live: Generation | None, limits: ListLimits
 ) -> dict[str, Verdict]:
-    """The verdicts that publication depends on, by the name of their asset check."""
+    """The verdicts that publication depends on, by the name of their asset check.
+
+    The model's verdict comes first: it refuses a log that is not the one the model was fitted on, whose
+    rows would mean other users and posts.
+    """
     day, model, lists = computed.day, computed.model, computed.lists
-    log = InteractionLog.load(storage.log(day), redo=f"reco run --partition {day}")
+    redo = f"reco run --partition {day}"
+    model_passed = model_verdict(storage, day)
+    log = InteractionLog.load(storage.log(day), redo=redo)
+    matrix = InteractionMatrix.load(storage.matrix(day), redo=redo)
+    built = read_json(storage.matrix_settings(day), redo)
     # A replayed day is judged against its own kind of day, not against today's audience.
     comparable = live is not None and day >= live.partition_date
     n_eligible = int(np.count_nonzero(log.before(end_of_day_us(day)).post_eligible))
@@ -108,7 +120,9 @@ def judge_lists(
             limits.max_size_change,
         ),
         "no_seen_or_ineligible_posts": no_seen_or_ineligible_posts(lists, log, end_of_day_us(day)),
-        "model_passed_its_checks": model_verdict(storage, day),
+        "window_was_not_empty": window_not_empty(log, limits.min_interactions),
+        "weights_were_valid": weights_valid(matrix, built["interaction_weights"], built["max_repeats"]),
+        "model_passed_its_checks": model_passed,
     }
 
 

@@ -89,7 +89,6 @@ def model_metadata(
     from reco_assets.pipeline.plots import as_markdown_image, holdout_plot
 
     report = evaluation.report
-    run_path = f"#/experiments/{registered.experiment_id}/runs/{registered.mlflow_run_id}"
     metadata: Metadata = {"verdict": evaluation.verdict.message}
     if report.metrics:
         names = sorted(report.metrics, key=lambda name: -report.metrics[name]["ndcg"])
@@ -104,7 +103,7 @@ def model_metadata(
             as_markdown_image(holdout_plot(report), "hold-out quality beside the baselines")
         )
     metadata |= {
-        "mlflow_run": dg.MetadataValue.url(f"{mlflow_url}/{run_path}"),
+        "mlflow_run": dg.MetadataValue.url(_run_url(registered, mlflow_url)),
         "n_user_days": report.n_user_days,
         "n_users": model.n_users_,
         "n_posts": model.n_posts_,
@@ -115,7 +114,9 @@ def model_metadata(
     return metadata
 
 
-def lists_metadata(computed: "ComputedLists", publication: "Publication") -> Metadata:
+def lists_metadata(
+    computed: "ComputedLists", publication: "Publication", registered: "RegisteredVersion", mlflow_url: str
+) -> Metadata:
     """What was computed and what became of it."""
     lists = computed.lists
     preview = slice(0, _PREVIEW_ROWS)
@@ -125,6 +126,8 @@ def lists_metadata(computed: "ComputedLists", publication: "Publication") -> Met
         "status": publication.status,
         "outcome": publication.message,
         "generation_id": str(publication.generation_id),
+        "model_version": registered.version_name,
+        "mlflow_run": dg.MetadataValue.url(_run_url(registered, mlflow_url)),
         "published_rows": publication.n_recommendations,
         "dropped_rows": dg.MetadataValue.json(dict(publication.dropped_reasons)),
         "archive": dg.MetadataValue.path(str(computed.path)),
@@ -147,6 +150,10 @@ def lists_metadata(computed: "ComputedLists", publication: "Publication") -> Met
 def utc_now() -> datetime:
     """The clock of the edge; everything below takes `now` as an argument."""
     return datetime.now(UTC)
+
+
+def _run_url(registered: "RegisteredVersion", mlflow_url: str) -> str:
+    return f"{mlflow_url}/#/experiments/{registered.experiment_id}/runs/{registered.mlflow_run_id}"
 
 
 def _uuid(raw: Any) -> uuid.UUID:

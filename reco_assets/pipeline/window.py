@@ -9,11 +9,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reco_assets.errors import BadInput, NoInteractions
+from reco_assets.errors import NoInteractions
 from reco_assets.events import CREATED_AT, INTERACTION_TYPE, POST_ID, USER_ID
+from reco_assets.pipeline.daily_files import read_valid_day
 from reco_assets.recommender.interaction_log import InteractionLog, rows_of
 from reco_assets.store.catalogue import catalogue, hidden_pairs
-from reco_assets.store.day_files import read_day
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -29,20 +29,20 @@ def read_window(
     Args:
         paths: Daily files, oldest first.
         connection: For the catalogue: authors, creation times, who may be recommended to whom.
-        interaction_weights: Names the types that are known.
+        interaction_weights: Interactions of types without a weight do not count.
 
     Raises:
         MissingUpstream, CorruptArtifact: About a file.
-        NoInteractions: All files are empty.
-        BadInput: A file holds a type that has no weight (any more).
+        NoInteractions: There is none of a type that has a weight.
     """
-    table = pa.concat_tables([read_day(path) for path in paths])
+    types = tuple(sorted(interaction_weights))
+    table = pa.concat_tables([read_valid_day(path) for path in paths])
+    table = table.filter(pc.is_in(table[INTERACTION_TYPE].cast(pa.string()), pa.array(types)))
     if table.num_rows == 0:
         raise NoInteractions(
             f"No interactions between {paths[0].stem} and {paths[-1].stem}. Check that tracking reaches "
             "user_interactions (`reco doctor`), widen RECO_WINDOW_DAYS, or run `reco seed` for demo data."
         )
-    types = tuple(sorted(interaction_weights))
     user_ids, user_index = _codes(table[USER_ID])
     post_ids, post_index = _codes(table[POST_ID])
 
@@ -57,7 +57,9 @@ def read_window(
         author_ids=author_ids,
         user_index=user_index,
         post_index=post_index,
-        interaction_type=_type_codes(table[INTERACTION_TYPE], types),
+        interaction_type=pc.index_in(table[INTERACTION_TYPE].cast(pa.string()), pa.array(types))
+        .to_numpy()
+        .astype(np.int8),
         created_at=table[CREATED_AT].cast(pa.int64()).to_numpy(),
         # An unknown time (NaT) is the least int64, which is also the log's UNKNOWN_TIME.
         post_created_at=posts.created_at.view(np.int64),
@@ -87,14 +89,3 @@ def _as_bytes(values: pa.FixedSizeBinaryArray) -> Array:
 
 def _sorted_ids(ids: Array) -> Array:
     return np.unique(ids, axis=0) if len(ids) else np.empty((0, 16), dtype=np.uint8)
-
-
-def _type_codes(column: pa.ChunkedArray, types: tuple[str, ...]) -> Array:
-    codes = pc.index_in(column.cast(pa.string()), value_set=pa.array(types))
-    if codes.null_count:
-        unknown = sorted(set(column.cast(pa.string()).unique().to_pylist()) - set(types))
-        raise BadInput(
-            f"{codes.null_count:,} interactions of type {', '.join(map(repr, unknown))} have no weight. "
-            "Add it to RECO_INTERACTION_WEIGHTS, or extract the window again without it."
-        )
-    return np.asarray(codes.to_numpy(), dtype=np.int8)

@@ -7,13 +7,15 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from reco_assets.errors import ModelNotFound
-from reco_assets.settings import Settings
+from reco_assets import __version__
+from reco_assets.errors import ModelNotFound, TrackingUnavailable
+from reco_assets.settings import Settings, redact
 
 CHAMPION = "champion"
 """Alias of the model version whose lists are live."""
@@ -58,6 +60,22 @@ def mlflow_run(context: dg.InitResourceContext) -> Iterator[Any]:
         mlflow.end_run("FAILED" if _a_step_failed(context) else "FINISHED")
 
 
+@contextmanager
+def tracking_errors(tracking_uri: str) -> Iterator[None]:
+    """MLflow's own failures and those of the way to it, as `TrackingUnavailable`."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, RequestException, SQLAlchemyError) as error:
+        raise TrackingUnavailable(
+            f"MLflow at {redact(tracking_uri)} did not take what was logged: {error}. Check that it is up "
+            "and RECO_MLFLOW_TRACKING_URI, then run the same command again."
+        ) from error
+
+
 def _a_step_failed(context: dg.InitResourceContext) -> bool:
     if context.instance is None or context.run is None:
         return False
@@ -65,14 +83,26 @@ def _a_step_failed(context: dg.InitResourceContext) -> bool:
 
 
 class ModelRegistry(dg.ConfigurableResource):
-    """Registered versions of the model and the alias that marks the live one."""
+    """Registered versions of the model and the alias that marks the live one.
 
-    tracking_uri: str
+    The tracking URI is read from the environment when it is needed: it may hold a password, and what
+    is configured on a resource shows in the UI.
+    """
+
     model_name: str
+
+    @property
+    def tracking_uri(self) -> str:
+        """Where MLflow's registry is."""
+        return Settings.load().tracking_uri
 
     def version_name(self, version: int | str) -> str:
         """`collaborative_filtering_v7` for version 7 of `collaborative_filtering`."""
         return f"{self.model_name}_v{version}"
+
+    def version_of(self, version_name: str) -> int:
+        """7 for `collaborative_filtering_v7`."""
+        return int(version_name.rpartition("_v")[2])
 
     def register(self, model_directory: Path, *, n_recommendations: int, tags: dict[str, str]) -> int:
         """Log the model to the active MLflow run, with its signature, and register it.
@@ -93,7 +123,7 @@ class ModelRegistry(dg.ConfigurableResource):
                 python_model=str(code_path()),
                 artifacts={"model": str(model_directory)},
                 signature=signature(n_recommendations),
-                pip_requirements=["reco-assets"],
+                pip_requirements=[f"reco-assets=={__version__}"],
                 registered_model_name=self.model_name,
                 await_registration_for=60,
             )
@@ -104,17 +134,16 @@ class ModelRegistry(dg.ConfigurableResource):
         return version
 
     def set_champion(self, version: int) -> None:
-        """Point the alias `champion` at the version whose lists are live."""
-        self._client().set_registered_model_alias(self.model_name, CHAMPION, str(version))
+        """Point the alias `champion` at the version whose lists are live; nothing to do is fine.
 
-    def champion(self) -> int | None:
-        """The version behind the alias; None when nothing was ever published."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return int(self._client().get_model_version_by_alias(self.model_name, CHAMPION).version)
-        except MlflowException:
-            return None
+        Raises:
+            TrackingUnavailable: MLflow did not answer.
+        """
+        with tracking_errors(self.tracking_uri):
+            client = self._client()
+            aliases = client.get_registered_model(self.model_name).aliases
+            if str(aliases.get(CHAMPION)) != str(version):
+                client.set_registered_model_alias(self.model_name, CHAMPION, str(version))
 
     def download(self, version: int | str) -> Path:
         """Local directory of a version's model artifact (`UserKNNRecommender.load` reads it).
@@ -134,7 +163,7 @@ class ModelRegistry(dg.ConfigurableResource):
             local = mlflow.artifacts.download_artifacts(f"models:/{self.model_name}{separator}{version}")
         except MlflowException as error:
             raise ModelNotFound(
-                f"No version {version} of {self.model_name} at {self.tracking_uri}: {error.message}"
+                f"No version {version} of {self.model_name} at {redact(self.tracking_uri)}: {error.message}"
             ) from error
         return Path(local) / "artifacts" / "model"
 

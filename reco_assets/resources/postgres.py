@@ -54,10 +54,16 @@ class PostgresResource(dg.ConfigurableResource):
 
     @property
     def engine(self) -> "Engine":
-        """The run's connection pool, made at first use."""
+        """The run's connection pool, made at first use, to a database of this package's schema.
+
+        Raises:
+            SchemaError: The database was not migrated, or by another version.
+        """
         if self._engine is None:
+            from reco_assets.store import migrate
             from reco_assets.store.database import create_engine_for
 
+            migrate.check(self.settings)
             self._engine = create_engine_for(self.settings, application_name="reco_assets pipeline")
         return self._engine
 

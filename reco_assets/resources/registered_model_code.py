@@ -3,6 +3,7 @@
 from typing import Any
 
 import mlflow
+import pandas as pd
 from mlflow.pyfunc import PythonModel
 
 
@@ -15,13 +16,18 @@ class RegisteredUserKNN(PythonModel):  # type: ignore[misc]  # mlflow is not typ
 
         self.model = UserKNNRecommender.load(context.artifacts["model"])
 
-    # Without type hints: MLflow would read them as a schema, and the model has a signature.
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ARG002
+    def predict(
+        self,
+        context: Any,  # noqa: ARG002  # MLflow passes it
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,
+    ) -> pd.DataFrame:
         """Lists for the users in `model_input["user_id"]`."""
         from reco_assets.resources.registered_model import predict
 
         n = int((params or {}).get("n", self.model.n_recommendations))
-        return predict(self.model, [str(user_id) for user_id in model_input["user_id"]], n)
+        lists: pd.DataFrame = predict(self.model, [str(user_id) for user_id in model_input["user_id"]], n)
+        return lists
 
 
 mlflow.models.set_model(RegisteredUserKNN())

@@ -5,11 +5,14 @@ sets, so that an empty Launchpad means the deployment's settings.
 """
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 from pydantic import ValidationError
 
+from reco_assets.errors import SettingsError
+from reco_assets.names import INTERACTION_MATRIX, USER_KNN_MODEL, USER_RECOMMENDATIONS
 from reco_assets.settings import (
     InteractionWeights,
     OptionalDays,
@@ -36,7 +39,7 @@ class _BoundedConfig(dg.Config):
             super().__init__(**values)
         except ValidationError as error:
             raise dg.Failure(
-                "Refused before anything was written: " + " ".join(describe_invalid(error)),
+                " ".join(describe_invalid(error)),
                 allow_retries=False,
             ) from None
 
@@ -78,3 +81,31 @@ class PublicationConfig(_BoundedConfig):
     min_user_coverage: float = _setting("min_user_coverage")
     min_post_coverage: float = _setting("min_post_coverage")
     max_size_change: float = _setting("max_size_change")
+
+
+_SECTIONS: dict[str, type[_BoundedConfig]] = {
+    INTERACTION_MATRIX: InteractionMatrixConfig,
+    USER_KNN_MODEL: UserKNNConfig,
+    USER_RECOMMENDATIONS: PublicationConfig,
+}
+
+
+def check_run_config(run_config: Mapping[str, Any], settings: Settings) -> None:
+    """Refuse a wrong value for any step of the run at its first step, before anything is written.
+
+    Raises:
+        SettingsError: A value is out of range, or a weight is set for a type that is not extracted.
+    """
+    ops = run_config.get("ops") or {}
+    for name, config in _SECTIONS.items():
+        given = (ops.get(name) or {}).get("config") or {}
+        try:
+            config(**given)
+        except dg.Failure as failure:
+            raise SettingsError(f"{name}: {failure.description}") from None
+        unknown = set(given.get("interaction_weights") or ()) - set(settings.interaction_weights)
+        if unknown:
+            raise SettingsError(
+                f"{name}: interaction_weights names {', '.join(sorted(unknown))}, which is not extracted. "
+                "Give it a weight in RECO_INTERACTION_WEIGHTS and extract the window again."
+            )

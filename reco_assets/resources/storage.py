@@ -13,6 +13,12 @@ from typing import Any, BinaryIO
 import dagster as dg
 
 from reco_assets.errors import CorruptArtifact, MissingUpstream, StorageFull
+from reco_assets.names import (
+    INTERACTION_MATRIX,
+    RAW_INTERACTIONS,
+    USER_KNN_MODEL,
+    USER_RECOMMENDATIONS,
+)
 
 
 def end_of_day_us(day: date) -> int:
@@ -29,7 +35,7 @@ class FileStorage(dg.ConfigurableResource):
     @property
     def raw_interactions(self) -> Path:
         """Directory of one Parquet file per day."""
-        return Path(self.base_dir) / "raw_interactions"
+        return Path(self.base_dir) / RAW_INTERACTIONS
 
     def raw_day(self, day: date) -> Path:
         """The day's interactions, Parquet."""
@@ -37,27 +43,27 @@ class FileStorage(dg.ConfigurableResource):
 
     def log(self, day: date) -> Path:
         """The window's interactions in integer codes, a directory of arrays."""
-        return Path(self.base_dir) / "interaction_matrix" / str(day) / "log"
+        return Path(self.base_dir) / INTERACTION_MATRIX / str(day) / "log"
 
     def matrix(self, day: date) -> Path:
         """The weighted interaction matrix, a directory of arrays."""
-        return Path(self.base_dir) / "interaction_matrix" / str(day) / "matrix"
+        return Path(self.base_dir) / INTERACTION_MATRIX / str(day) / "matrix"
 
     def matrix_settings(self, day: date) -> Path:
         """The settings that the matrix was built with, JSON."""
-        return Path(self.base_dir) / "interaction_matrix" / str(day) / "settings.json"
+        return Path(self.base_dir) / INTERACTION_MATRIX / str(day) / "settings.json"
 
     def model(self, day: date) -> Path:
         """The fitted model, a directory of arrays."""
-        return Path(self.base_dir) / "user_knn_model" / str(day) / "model"
+        return Path(self.base_dir) / USER_KNN_MODEL / str(day) / "model"
 
     def evaluation(self, day: date) -> Path:
         """The hold-out report and its verdict, JSON."""
-        return Path(self.base_dir) / "user_knn_model" / str(day) / "evaluation.json"
+        return Path(self.base_dir) / USER_KNN_MODEL / str(day) / "evaluation.json"
 
     def recommendations(self, day: date) -> Path:
         """Every list that was computed for the day, published or not, Parquet."""
-        return Path(self.base_dir) / "user_recommendations" / f"{day}.parquet"
+        return Path(self.base_dir) / USER_RECOMMENDATIONS / f"{day}.parquet"
 
     def window(self, last: date, days: int, first: date) -> list[date]:
         """The days whose files a window reads: `days` ending with `last`, none before `first`.
@@ -76,15 +82,19 @@ class FileStorage(dg.ConfigurableResource):
             )
         return wanted
 
-    def remove_archives_before(self, day: date, keep_days: int) -> list[str]:
-        """Delete matrices, models and archived lists of partitions older than `keep_days` before `day`."""
-        oldest = str(day - timedelta(days=keep_days))
+    def remove_archives(self, now: datetime, keep_days: int, say: Callable[[str], None]) -> list[str]:
+        """Delete matrices, models and archived lists that were written more than `keep_days` ago.
+
+        Judged by when they were written, not by their day: a backfill of old days is fresh.
+        """
+        oldest = (now - timedelta(days=keep_days)).timestamp()
         removed = []
-        for asset in ("interaction_matrix", "user_knn_model", "user_recommendations"):
-            for path in sorted((Path(self.base_dir) / asset).glob("[0-9]*")):
-                if path.name[:10] < oldest:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-                    removed.append(f"{asset}/{path.name}")
+        for asset in (INTERACTION_MATRIX, USER_KNN_MODEL, USER_RECOMMENDATIONS):
+            with self.writing(asset, say):
+                for path in sorted((Path(self.base_dir) / asset).glob("[0-9]*")):
+                    if path.stat().st_mtime < oldest:
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+                        removed.append(f"{asset}/{path.name}")
         return removed
 
     @contextmanager

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from reco_assets.alerting import Alert, Kind
+from reco_assets.names import USER_RECOMMENDATIONS
 from reco_assets.sensors.desk import describe_serving, opened_desk
 from reco_assets.sensors.failed_runs import Cursor, FailedRun, from_now_on, grouped, read_new, settle
 from reco_assets.settings import Settings
 
-PUBLISHED_ASSET = "user_recommendations"
 _LISTED = 5
 
 Describe = Callable[[str, Sequence[FailedRun], str, Settings], Alert]
@@ -67,7 +67,7 @@ def repair_command(runs: Sequence[FailedRun], settings: Settings) -> str:
     planned = list(
         dict.fromkeys(asset for item in runs for assets in item.planned.values() for asset in assets)
     )
-    whole = PUBLISHED_ASSET in planned or not planned
+    whole = USER_RECOMMENDATIONS in planned or not planned
     only = "" if whole else f" --assets {','.join(planned)}"
     when = f"--partition {days[0]}" if len(days) == 1 else f"--from {days[0]} --to {days[-1]}"
     return f"reco run{only} {when}"

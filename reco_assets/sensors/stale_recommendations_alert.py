@@ -2,12 +2,13 @@
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from reco_assets.alerting import UNKNOWN_DATABASE_UNREACHABLE, Alert, age, utc
+from reco_assets.names import DAILY_RUN_TIME
 from reco_assets.sensors.desk import (
     MINIMUM_INTERVAL_S,
     REPAIR_DATABASE,
@@ -20,9 +21,6 @@ from reco_assets.settings import Settings
 
 if TYPE_CHECKING:
     from reco_assets.store.alerts import Attempt, LiveGeneration
-
-DAILY_RUN = time(2, 0)
-"""UTC, as the schedule has it; sensors and schedules do not import each other."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +95,10 @@ def _live(desk: Desk) -> "LiveGeneration | None":
 
 def _first_due(watching_since: datetime, settings: Settings) -> datetime:
     """When a fresh install should have published: its first scheduled run, and the usual slack."""
-    run = datetime.combine(watching_since.date(), DAILY_RUN, UTC)
+    run = datetime.combine(watching_since.date(), DAILY_RUN_TIME, UTC)
     if run <= watching_since:
         run += timedelta(days=1)
-    earliest = datetime.combine(settings.start_date + timedelta(days=1), DAILY_RUN, UTC)
+    earliest = datetime.combine(settings.start_date + timedelta(days=1), DAILY_RUN_TIME, UTC)
     slack = timedelta(hours=max(1.0, settings.stale_after_hours - 24))
     return max(run, earliest) + slack
 

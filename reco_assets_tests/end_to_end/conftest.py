@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from reco_assets.local.embedded_postgres import ServerAddress
+from reco_assets.names import PIPELINE_ASSETS
 from reco_assets.resources.storage import FileStorage
 from reco_assets.settings import Settings
 from reco_assets.store import migrate
@@ -23,13 +24,7 @@ from reco_assets.store.demo_writer import seed_demo
 LAST_DAY = datetime.now(UTC).date() - timedelta(days=1)
 FIRST_DAY = LAST_DAY - timedelta(days=13)
 WORLD = DemoWorld(users=150, posts=150, days=14, events=6_000)
-ALL_ASSETS = (
-    "raw_interactions",
-    "interaction_matrix",
-    "user_knn_model",
-    "user_recommendations",
-    "expired_recommendations_cleanup",
-)
+ALL_ASSETS = PIPELINE_ASSETS
 _RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 
 
@@ -55,22 +50,12 @@ class Pipeline:
         instance: dg.DagsterInstance | None = None,
     ) -> dg.ExecuteInProcessResult:
         """Run the assets (default: all) for a day, or `raw_interactions` for a range."""
-        from reco_assets.definitions import defs
-
-        fresh = dg.Definitions.merge(
-            dg.Definitions(
-                assets=defs.assets,
-                asset_checks=defs.asset_checks,
-                executor=dg.in_process_executor,
-                resources=_resources(),
-            )
-        )
         partitions: dict[str, Any] = (
             {"partition_key": str(day)}
             if until is None
             else {"tags": dict(zip(_RANGE, (str(day), str(until)), strict=True))}
         )
-        return fresh.resolve_implicit_global_asset_job_def().execute_in_process(
+        return self._job().execute_in_process(
             instance=instance or self.instance,
             asset_selection=[dg.AssetKey(name) for name in assets or ALL_ASSETS],
             run_config={
@@ -79,6 +64,28 @@ class Pipeline:
             },
             raise_on_error=False,
             **partitions,
+        )
+
+    def ask_check(self, asset: str, name: str) -> dg.ExecuteInProcessResult:
+        """Run one check alone, as the UI's Execute button does."""
+        selection = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey(asset), name))
+        definitions = self._definitions(dg.define_asset_job("only", selection))
+        return definitions.resolve_job_def("only").execute_in_process(
+            instance=self.instance, raise_on_error=False
+        )
+
+    def _job(self) -> dg.JobDefinition:
+        return self._definitions().resolve_implicit_global_asset_job_def()
+
+    def _definitions(self, *jobs: Any) -> dg.Definitions:
+        from reco_assets.definitions import defs
+
+        return dg.Definitions(
+            assets=defs.assets,
+            asset_checks=defs.asset_checks,
+            jobs=jobs,
+            executor=dg.in_process_executor,
+            resources=_resources(),
         )
 
     def extract_window(self, until: date = LAST_DAY - timedelta(days=1)) -> None:
@@ -108,7 +115,7 @@ def _resources() -> dict[str, Any]:
     return {
         "postgres": PostgresResource.from_settings(settings),
         "storage": FileStorage(base_dir=str(settings.storage)),
-        "model_registry": ModelRegistry(tracking_uri=settings.tracking_uri, model_name=settings.model_name),
+        "model_registry": ModelRegistry(model_name=settings.model_name),
         "mlflow": mlflow_run,
     }
 

@@ -1,12 +1,17 @@
 """The chain from raw interactions to published recommendations, through Dagster, on real parts."""
 
 import filecmp
+import os
+import subprocess
+import sys
+import time
 import uuid
 from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
 import pyarrow.parquet as pq
+import pytest
 
 from reco_assets_tests.end_to_end.conftest import FIRST_DAY, LAST_DAY, Pipeline, failure
 
@@ -55,7 +60,7 @@ def test_a_day_runs_from_interactions_to_published_lists_with_exact_provenance(p
 
     # Every check ran and holds.
     checks = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
-    assert len(checks) == 11
+    assert len(checks) == 13
     blocking = {
         name: passed for name, passed in checks.items() if "usual" not in name and "fresh" not in name
     }
@@ -221,3 +226,83 @@ def test_a_model_that_failed_its_check_cannot_be_published_around_it(pipeline: P
         ("live",),
         ("refused",),
     ]
+
+
+def test_a_check_can_be_asked_again_without_its_asset(pipeline: Pipeline) -> None:
+    pipeline.extract_window()
+    assert pipeline.materialize("raw_interactions", "interaction_matrix").success
+    result = pipeline.ask_check("interaction_matrix", "window_is_not_empty")
+    assert [(e.check_name, e.passed) for e in result.get_asset_check_evaluations()] == [
+        ("window_is_not_empty", True)
+    ]
+
+
+def test_a_window_that_failed_its_check_cannot_be_published_around_it(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline.extract_window()
+    assert pipeline.materialize().success
+    before = pipeline.live_rows()
+    monkeypatch.setenv("RECO_MIN_INTERACTIONS", "1000000")
+    assert "window_is_not_empty" in failure(pipeline.materialize())
+    message = failure(pipeline.materialize("user_knn_model", "user_recommendations"))
+    assert "window_was_not_empty" in message
+    assert pipeline.live_rows() == before
+
+
+def test_lists_are_never_judged_by_another_log_than_their_model_was_fitted_on(pipeline: Pipeline) -> None:
+    pipeline.extract_window()
+    assert pipeline.materialize().success
+    pipeline.query("DELETE FROM users WHERE id = (SELECT user_id FROM user_interactions LIMIT 1)")
+    before = pipeline.live_rows()
+    pipeline.extract_window()
+    assert pipeline.materialize("raw_interactions", "interaction_matrix").success
+    message = failure(pipeline.materialize("user_recommendations"))
+    assert "rebuilt since" in message
+    assert "--assets user_knn_model,user_recommendations" in message
+    assert pipeline.live_rows() == before
+    assert pipeline.materialize("user_knn_model", "user_recommendations").success
+
+
+def test_the_alias_follows_the_live_model_even_after_a_cut_off_publication(pipeline: Pipeline) -> None:
+    pipeline.extract_window()
+    assert pipeline.materialize().success
+    assert pipeline.materialize("user_knn_model").success
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    client.set_registered_model_alias("collaborative_filtering", "champion", "2")
+    assert pipeline.materialize("expired_recommendations_cleanup").success
+    assert int(client.get_model_version_by_alias("collaborative_filtering", "champion").version) == 1
+
+
+def test_no_password_shows_in_the_definitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = (
+        "from reco_assets.definitions import defs\n"
+        "from dagster._core.remote_representation.external_data import RepositorySnap\n"
+        "print(repr(RepositorySnap.from_def(defs.get_repository_def())))\n"
+        "from reco_assets.settings import Settings\n"
+        "print(Settings.load())\n"
+    )
+    monkeypatch.setenv("RECO_DATABASE_URL", "postgresql://app:hunter2@db/app")
+    monkeypatch.setenv("RECO_MLFLOW_TRACKING_URI", "https://bob:hunter2@mlflow.example.org")
+    monkeypatch.setenv("RECO_ALERT_URLS", "json://user:hunter2@127.0.0.1/hook")
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=dict(os.environ)
+    )
+    assert "user_recommendations" in done.stdout
+    assert "hunter2" not in done.stdout
+
+
+def test_archives_go_by_when_they_were_written(pipeline: Pipeline) -> None:
+    pipeline.extract_window()
+    assert pipeline.materialize().success
+    storage = pipeline.storage
+    old = storage.model(LAST_DAY - timedelta(days=1)).parent
+    old.mkdir(parents=True)
+    long_ago = time.time() - 100 * 86_400
+    os.utime(old, (long_ago, long_ago))
+    result = pipeline.materialize("expired_recommendations_cleanup")
+    event = result.asset_materializations_for_node("expired_recommendations_cleanup")[0]
+    assert event.metadata["removed_files"].value == [f"user_knn_model/{old.name}"]
+    assert storage.model(LAST_DAY).exists()

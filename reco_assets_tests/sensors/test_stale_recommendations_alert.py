@@ -5,8 +5,7 @@ import dagster as dg
 import psycopg
 import pytest
 
-from reco_assets.schedules import RUN_TIME
-from reco_assets.sensors.stale_recommendations_alert import DAILY_RUN, stale_recommendations_alert
+from reco_assets.sensors.stale_recommendations_alert import stale_recommendations_alert
 from reco_assets_tests.sensors.conftest import App, Ticker
 from reco_assets_tests.sinks import MailServer, Webhook
 
@@ -111,7 +110,3 @@ def test_a_channel_that_was_down_is_told_while_it_lasts(
     sensor.tick()
     sensor.tick()
     assert (len(webhook.received), len(mail.received)) == (1, 1)
-
-
-def test_the_first_publication_is_due_after_the_run_of_the_schedule() -> None:
-    assert DAILY_RUN == RUN_TIME
