@@ -6,19 +6,26 @@ minute of Python objects.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from reco_assets.store.adoption import id_type_of
-from reco_assets.store.copy_buffer import HEADER, TRAILER, uuid_text
+from reco_assets.store.binary_copy import (
+    HEADER,
+    POSTGRES_EPOCH_US,
+    TRAILER,
+    Field,
+    framed_rows,
+    parsed_rows,
+    uuid_text,
+)
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 _ROWS_PER_CHUNK = 65_536
-_MICROSECONDS_TO_2000: Final = 946_684_800_000_000
 
 # Fixed widths, hence no nulls: an unknown author is the zero UUID, an unknown time -infinity.
 _CATALOGUE = """
@@ -79,7 +86,7 @@ def catalogue(connection: sa.Connection, post_ids: "NDArray[np.uint8]") -> Catal
     created_at = np.full(n, np.datetime64("NaT", "us"))
     times = found["created_at"].astype(np.int64)
     known = np.abs(times) < 2**62  # the infinities are the ends of int64
-    created_at[positions[known]] = (times[known] + _MICROSECONDS_TO_2000).view("datetime64[us]")
+    created_at[positions[known]] = (times[known] + POSTGRES_EPOCH_US).view("datetime64[us]")
     eligible = np.zeros(n, dtype=np.bool_)
     eligible[positions] = True
     return Catalogue(post_ids, authors, created_at, eligible)
@@ -97,11 +104,9 @@ def _ask(
     connection: sa.Connection,
     ids: "NDArray[np.uint8]",
     question: str,
-    answer: Sequence[tuple[str, str, tuple[int, ...]]],
+    answer: Sequence[Field],
 ) -> Any:
     """Put `ids` into a temporary table with their positions, run the COPY, parse its rows."""
-    import numpy as np
-
     id_type = id_type_of(connection)
     column = "uuid" if id_type == "uuid" else "text"
     driver: Any = connection.connection.driver_connection
@@ -117,26 +122,14 @@ def _ask(
         cursor.execute("ANALYZE pg_temp.reco_wanted")
         with cursor.copy(question) as copy:
             data = b"".join(bytes(block) for block in copy)
-    layout = np.dtype(
-        [("n_fields", ">i2"), ("position_length", ">i4"), ("position", ">i4")]
-        + [part for name, kind, shape in answer for part in _field(name, kind, shape)]
-    )
-    return np.frombuffer(data[len(HEADER) : -len(TRAILER)], dtype=layout)
-
-
-def _field(name: str, kind: str, shape: tuple[int, ...]) -> list[tuple[str, str, tuple[int, ...]]]:
-    return [(f"{name}_length", ">i4", ()), (name, kind, shape)]
+    return parsed_rows(data, [("position", ">i4", ()), *answer])
 
 
 def _positions_and_ids(start: int, ids: "NDArray[np.uint8]") -> bytes:
     import numpy as np
 
     n, width = ids.shape
-    layout = np.dtype(
-        [("n_fields", ">i2"), ("l0", ">i4"), ("position", ">i4"), ("l1", ">i4"), ("id", "u1", (width,))]
-    )
-    rows = np.zeros(n, dtype=layout)
-    rows["n_fields"], rows["l0"], rows["l1"] = 2, 4, width
+    rows = framed_rows(n, [("position", ">i4", ()), ("id", "u1", (width,))])
     rows["position"] = np.arange(start, start + n)
     rows["id"] = ids
     return rows.tobytes()

@@ -15,12 +15,10 @@ import sqlalchemy as sa
 
 from reco_assets.errors import SchemaError
 from reco_assets.store.adoption import relation_columns
+from reco_assets.store.binary_copy import HEADER, POSTGRES_EPOCH_US, TRAILER
 
 Array = npt.NDArray[Any]
 
-_POSTGRES_EPOCH_US: Final = 946_684_800_000_000
-_COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + b"\0" * 8
-_COPY_END: Final = b"\xff\xff"
 _FILLED: Final = {
     "users": {"id", "created_at"},
     "posts": {"id", "author_id", "title", "body", "created_at"},
@@ -246,7 +244,7 @@ def binary_rows(columns: Sequence[_Field]) -> bytes:
         if not isinstance(column.lengths, int):
             used[:, at + 4 : at + 4 + room] = np.arange(room) < lengths[:, None]
         at += 4 + room
-    return _COPY_HEADER + rows[used].tobytes() + _COPY_END
+    return HEADER + rows[used].tobytes() + TRAILER
 
 
 def _uuids(ids: Array) -> _Field:
@@ -254,7 +252,7 @@ def _uuids(ids: Array) -> _Field:
 
 
 def _instants(us: Array) -> _Field:
-    since_2000 = (us - _POSTGRES_EPOCH_US).astype(">i8")
+    since_2000 = (us - POSTGRES_EPOCH_US).astype(">i8")
     return _Field(since_2000.view(np.uint8).reshape(-1, 8), 8)
 
 

@@ -34,10 +34,10 @@ from reco_assets.errors import (
     RecoError,
 )
 from reco_assets.store import generations, table_clone
-from reco_assets.store.adoption import id_type_of
-from reco_assets.store.copy_buffer import COLUMNS, RecommendationRows, SharedValues, binary_copy
+from reco_assets.store.adoption import id_type_of, relation_columns
+from reco_assets.store.copy_buffer import COLUMNS, RecommendationRows, SharedValues, copy_chunks
 from reco_assets.store.database import connect_with_retry, pauses, sqlstate, translated
-from reco_assets.store.drop_filter import carry_over, carry_over_emptied, count_rows, drop_ineligible
+from reco_assets.store.drop_filter import carry_over, count_rows, drop_ineligible
 from reco_assets.store.generations import Generation, Origin
 from reco_assets.store.table_clone import LIVE, NEXT, REPLACED
 
@@ -52,6 +52,7 @@ T = TypeVar("T")
 _LOCK_CLASS: Final = 0x7075626C  # "publ"; the second key is the schema
 _LOCK_ATTEMPTS = 12
 _LONGEST_PAUSE_S = 3.0
+_LOCK_POLL_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def publish(
     model_version: str,
     mlflow_run_id: str | None = None,
     dagster_run_id: str | None = None,
-    force: bool = False,
+    wait_s: float = 60.0,
     on_stage: Callable[[str], None] = lambda _stage: None,
 ) -> Publication:
     """Make `rows` the live generation, or archive it when a newer partition is live.
@@ -105,11 +106,12 @@ def publish(
         model_version: Such as `collaborative_filtering_v7`.
         mlflow_run_id: For the record.
         dagster_run_id: For the record.
-        force: Publish although a newer partition is live.
+        wait_s: How long to wait for another publisher to end, or for the server to notice that one was
+            killed; 0 asks once.
         on_stage: Called with each name of `STAGES`; tests interrupt here.
 
     Raises:
-        PublicationInProgress: Another process is publishing.
+        PublicationInProgress: Another process is still publishing after `wait_s`.
         PublicationRefused: No row is left to publish; the live generation stays.
         BadInput: A pair occurs twice, or a time lacks its zone.
         SchemaError: Not migrated, or foreign keys of others point at the table.
@@ -122,16 +124,13 @@ def publish(
         )
     origin = Origin(partition_date, model_version, mlflow_run_id, dagster_run_id)
     shared = SharedValues(generated_at.astimezone(UTC), expires_at.astimezone(UTC), model_version, uuid4())
-    job = _Job(engine, rows, origin, shared, force, on_stage)
-    first = True
+    job = _Job(engine, rows, origin, shared, wait_s, on_stage)
     for pause in pauses(engine):
         try:
             return job.run()
-        except (DatabaseUnreachable, PublicationInProgress) as error:
-            # After a lost connection the server may still be ending the session that holds our lock.
-            if pause is None or (first and isinstance(error, PublicationInProgress)):
+        except DatabaseUnreachable:
+            if pause is None:
                 raise
-        first = False
         time.sleep(pause)
     raise AssertionError("unreachable")
 
@@ -144,11 +143,11 @@ class _Job:
     rows: RecommendationRows
     origin: Origin
     shared: SharedValues
-    force: bool
+    wait_s: float
     on_stage: Callable[[str], None]
 
     def run(self) -> Publication:
-        with connect_with_retry(self.engine) as connection, _publication_lock(connection):
+        with connect_with_retry(self.engine) as connection, _publication_lock(connection, self.wait_s):
             self.on_stage("locked")
             with connection.begin():
                 earlier_try = generations.generation(connection, self.shared.generation_id)
@@ -157,7 +156,7 @@ class _Job:
             self.on_stage("cleared")
             if earlier_try is not None and earlier_try.status == "live":  # lost in the commit, which happened
                 return _published(earlier_try)
-            if live is not None and self.origin.partition_date < live.partition_date and not self.force:
+            if live is not None and self.origin.partition_date < live.partition_date:
                 return self._archive(connection, live)
             with connection.begin():
                 table_clone.dependents(connection)  # refuse before the work, not after it
@@ -220,12 +219,14 @@ class _Job:
     def _load(self, connection: sa.Connection) -> None:
         """Create and fill in one transaction: only then may COPY freeze the rows."""
         table_clone.create_next(connection)
-        id_type = id_type_of(connection)  # before the COPY, which occupies the connection
+        # Asked before the COPY, which occupies the connection.
+        id_type = id_type_of(connection)
+        uuid_key = relation_columns(connection)[LIVE]["id"] == "uuid"  # an app's own table may differ
+        columns = COLUMNS if uuid_key else tuple(name for name in COLUMNS if name != "id")
         driver: Any = connection.connection.driver_connection
-        columns = ", ".join(COLUMNS)
-        command = f"COPY {NEXT} ({columns}) FROM STDIN (FORMAT binary, FREEZE)"
+        command = f"COPY {NEXT} ({', '.join(columns)}) FROM STDIN (FORMAT binary, FREEZE)"
         with driver.cursor() as cursor, cursor.copy(command) as copy:
-            for chunk in binary_copy(self.rows, self.shared, id_type):
+            for chunk in copy_chunks(self.rows, self.shared, id_type, columns):
                 copy.write(chunk)
 
     def _build_indexes(self, connection: sa.Connection) -> list[str]:
@@ -238,8 +239,7 @@ class _Job:
 
     def _filter(self, connection: sa.Connection) -> dict[str, Any]:
         generation_id = self.shared.generation_id
-        dropped = drop_ineligible(connection, generation_id)
-        carry_over_emptied(connection, self.shared.generated_at)
+        dropped = drop_ineligible(connection, generation_id, self.shared.generated_at)
         counts = count_rows(connection, generation_id)
         if counts["n_recommendations"] == 0:
             why = ", ".join(f"{reason} {n}" for reason, n in dropped.items()) or "there were none"
@@ -268,20 +268,10 @@ class _Job:
 
 
 @contextmanager
-def _publication_lock(connection: sa.Connection) -> Iterator[None]:
+def _publication_lock(connection: sa.Connection, wait_s: float) -> Iterator[None]:
     """Hold the session's advisory lock; afterwards the session is ended unless all went well."""
     parameters = {"class": _LOCK_CLASS}
-    with connection.begin():
-        if not connection.scalar(_TRY_LOCK, parameters):
-            holder = connection.execute(_LOCK_HOLDER, parameters).one_or_none()
-            who = (
-                f"backend {holder.pid} ({holder.application_name}) since {holder.since}"
-                if holder
-                else "gone now"
-            )
-            raise PublicationInProgress(
-                f"Another process is publishing: {who}. Wait for it or end it, then run this again."
-            )
+    _acquire(connection, wait_s)
     with suppress(DBAPIError), connection.begin():
         # The server notices a killed publisher in the middle of a long statement. Not on every platform.
         connection.execute(sa.text("SELECT set_config('client_connection_check_interval', '2s', false)"))
@@ -294,6 +284,30 @@ def _publication_lock(connection: sa.Connection) -> Iterator[None]:
         raise
     with connection.begin():
         connection.execute(_UNLOCK, parameters)
+
+
+def _acquire(connection: sa.Connection, wait_s: float) -> None:
+    """Ask again and again: waiting inside PostgreSQL would hold a snapshot and run into the time-outs."""
+    parameters = {"class": _LOCK_CLASS}
+    began = time.monotonic()
+    while True:
+        with connection.begin():
+            if connection.scalar(_TRY_LOCK, parameters):
+                return
+            holder = connection.execute(_LOCK_HOLDER, parameters).one_or_none()
+        waited = time.monotonic() - began
+        if waited >= wait_s:
+            break
+        time.sleep(min(_LOCK_POLL_S, wait_s - waited))
+    who, end = "which has just ended", ""
+    if holder is not None:
+        since = f" since {holder.since:%Y-%m-%d %H:%M:%S} UTC" if holder.since else ""
+        who = f"backend {holder.pid} ({holder.application_name}){since}"
+        end = f" or, if it hangs, end it with SELECT pg_terminate_backend({holder.pid})"
+    raise PublicationInProgress(
+        f"Another process is publishing: {who}. Waited {waited:.1f} s for it. Wait until it is done{end}; "
+        "then run this again."
+    )
 
 
 def _clear(connection: sa.Connection, message: str, *, status: str = "failed") -> None:

@@ -2,7 +2,7 @@
 
 import threading
 from datetime import datetime, timedelta
-from uuid import UUID
+from uuid import RFC_4122, UUID
 
 import numpy as np
 import pytest
@@ -163,6 +163,56 @@ def test_a_user_whose_every_new_row_is_dropped_keeps_the_old_list(engine: sa.Eng
     assert live_pairs(engine) == {(1, 3), (2, 1)}
 
 
+def test_rows_carried_over_are_held_to_the_views_as_of_now(engine: sa.Engine) -> None:
+    """User 1 has new rows, users 2 to 5 live on their old ones, of which one each has become ineligible."""
+    make_world(engine, n_users=5, n_posts=6)
+    publish_pairs(engine, [(u, p) for u in (2, 3, 4, 5) for p in (1, 2, 3, 4)])
+    make_ineligible(engine)
+    later = NOW + timedelta(hours=24)
+    publication = publish_pairs(engine, [(1, 5)], day=DAY + timedelta(days=1), generated_at=later)
+    assert live_pairs(engine) == {(1, 5), (2, 2), (2, 4), (3, 1), (3, 4), (5, 1), (5, 2), (5, 4)}
+    assert publication.dropped_reasons == {
+        "carried_over_hidden_author": 3,  # all that user 4 could still have had
+        "carried_over_not_recommendable": 4,
+        "carried_over_own_post": 1,
+        "carried_over_seen": 1,
+    }
+    assert (publication.n_carried_over, publication.n_dropped) == (7, 9)
+
+
+def test_an_old_list_that_replaces_an_ineligible_new_one_is_held_to_the_views_too(
+    engine: sa.Engine,
+) -> None:
+    make_world(engine, n_users=5, n_posts=6)
+    publish_pairs(engine, [(u, p) for u in (2, 3, 4) for p in (1, 2, 3, 4)])
+    make_ineligible(engine)
+    publication = publish_pairs(engine, [(1, 5), (2, 1), (3, 3), (4, 6)])
+    assert live_pairs(engine) == {(1, 5), (2, 2), (2, 4), (3, 1), (3, 4)}
+    assert publication.dropped_reasons == {
+        "carried_over_hidden_author": 3,
+        "carried_over_not_recommendable": 3,
+        "carried_over_own_post": 1,
+        "carried_over_seen": 1,
+        "hidden_author": 1,
+        "not_recommendable": 1,
+        "seen": 1,
+    }
+
+
+def make_ineligible(engine: sa.Engine) -> None:
+    """User 2 has seen post 1, user 3 is the author of post 2, post 3 is moderated, user 4 hides AUTHOR."""
+    run_sql(
+        engine,
+        f"INSERT INTO user_interactions (user_id, post_id, interaction_type) "
+        f"VALUES ('{user(2)}', '{post(1)}', 'view')",
+        f"UPDATE posts SET author_id = '{user(3)}' WHERE id = '{post(2)}'",
+        "CREATE OR REPLACE VIEW recommendable_posts AS "
+        f"SELECT id AS post_id, author_id, created_at FROM posts WHERE id <> '{post(3)}'",
+        "CREATE OR REPLACE VIEW hidden_authors AS SELECT u AS user_id, a AS author_id FROM (VALUES "
+        f"('{user(4)}'::uuid, '{AUTHOR}'::uuid), ('{user(4)}'::uuid, '{user(3)}'::uuid)) pairs (u, a)",
+    )
+
+
 def test_an_older_partition_is_archived_and_leaves_the_table_alone(engine: sa.Engine) -> None:
     make_world(engine)
     publish_pairs(engine, [(1, 1)])
@@ -171,13 +221,6 @@ def test_an_older_partition_is_archived_and_leaves_the_table_alone(engine: sa.En
     assert "2026-11-18 is older than the live one, 2026-11-19" in older.message
     assert live_pairs(engine) == {(1, 1)}
     assert statuses(engine) == ["live", "archived"]
-
-
-def test_force_publishes_an_older_partition(engine: sa.Engine) -> None:
-    make_world(engine)
-    publish_pairs(engine, [(1, 1)])
-    assert publish_pairs(engine, [(1, 2)], day=DAY - timedelta(days=9), force=True).status == "live"
-    assert live_pairs(engine) == {(1, 2)}
 
 
 @pytest.mark.parametrize("pairs", [[], [(7, 1)]], ids=["no rows", "every row dropped"])
@@ -323,6 +366,28 @@ def definition(engine: sa.Engine) -> list[object]:
     )
     with transaction(engine) as connection:
         return [tuple(row) for query in queries for row in connection.execute(sa.text(query))]
+
+
+def test_row_ids_are_random_uuids_all_different(engine: sa.Engine) -> None:
+    make_world(engine)
+    publish_pairs(engine, [(u, p) for u in (1, 2, 3, 4) for p in (1, 2, 3, 4, 5, 6)])
+    with transaction(engine) as connection:
+        ids = set(connection.scalars(sa.text("SELECT id FROM user_recommendations")))
+    assert len(ids) == 24
+    assert {(each.version, each.variant) for each in ids} == {(4, RFC_4122)}
+
+
+def test_a_table_whose_row_ids_are_no_uuids_fills_them_by_its_default(engine: sa.Engine) -> None:
+    make_world(engine)
+    run_sql(
+        engine,
+        "ALTER TABLE user_recommendations ALTER id DROP DEFAULT, ALTER id TYPE text, "
+        "ALTER id SET DEFAULT 'row-' || gen_random_uuid()",
+    )
+    publish_pairs(engine, [(1, 1), (2, 2)])
+    assert live_pairs(engine) == {(1, 1), (2, 2)}
+    with transaction(engine) as connection:
+        assert connection.scalar(sa.text("SELECT min(left(id, 4)) FROM user_recommendations")) == "row-"
 
 
 def test_generation_ids_are_uuids(engine: sa.Engine) -> None:

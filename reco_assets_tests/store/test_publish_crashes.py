@@ -1,7 +1,9 @@
 """Publishers that die, lose their connection, meet each other or wait for a lock."""
 
+import re
 import subprocess
 import sys
+import threading
 import time
 from datetime import timedelta
 
@@ -30,17 +32,6 @@ from reco_assets_tests.store.published import (
 BEFORE_THE_COMMIT = STAGES[: STAGES.index("swapped")]
 
 
-def publish_when_the_lock_is_free(engine: sa.Engine, pairs: list[tuple[int, int]]) -> None:
-    """The server takes a moment to notice that a session's client was killed."""
-    for _ in range(200):
-        try:
-            publish_pairs(engine, pairs)
-            return
-        except PublicationInProgress:
-            time.sleep(0.05)
-    raise AssertionError("the lock of a killed publisher was never freed")
-
-
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_publisher_killed_at_any_stage_leaves_one_whole_generation_and_the_next_run_no_debris(
     settings: Settings, engine: sa.Engine, stage: str
@@ -57,7 +48,7 @@ def test_a_publisher_killed_at_any_stage_leaves_one_whole_generation_and_the_nex
         assert process.stdout.readline() == "stopped\n"
         process.kill()
     assert live_pairs(engine) == ({(1, 1)} if stage in BEFORE_THE_COMMIT else {(1, 2)})
-    publish_when_the_lock_is_free(engine, [(1, 3)])
+    publish_pairs(engine, [(1, 3)])  # waits until the server has noticed
     assert live_pairs(engine) == {(1, 3)}
     assert debris(engine) == []
     assert statuses(engine).count("live") == 1
@@ -107,13 +98,50 @@ def test_of_two_publishers_one_wins_and_the_other_says_who_is_at_it(engine: sa.E
     def try_a_second(stage: str) -> None:
         if stage == "indexed":
             with pytest.raises(PublicationInProgress, match=r"backend [0-9]+ .reco. since") as raised:
-                publish_pairs(engine, [(1, 2)])
+                publish_pairs(engine, [(1, 2)], wait_s=0)
             second.append(raised.value)
 
     publish_pairs(engine, [(1, 1)], on_stage=try_a_second)
     assert len(second) == 1
     assert live_pairs(engine) == {(1, 1)}
     assert statuses(engine) == ["live"]
+
+
+def test_a_publisher_that_waits_long_enough_follows_the_one_before(engine: sa.Engine) -> None:
+    make_world(engine)
+    second: list[threading.Thread] = []
+
+    def start_a_second(stage: str) -> None:
+        if stage == "indexed":
+            second.append(threading.Thread(target=publish_pairs, args=(engine, [(1, 2)])))
+            second[0].start()
+            time.sleep(0.5)
+            assert statuses(engine) == ["building"]
+
+    first = publish_pairs(engine, [(1, 1)], on_stage=start_a_second)
+    second[0].join()
+    assert first.status == "live"
+    assert live_pairs(engine) == {(1, 2)}
+    assert statuses(engine) == ["superseded", "live"]
+
+
+def test_a_publisher_that_has_waited_in_vain_says_how_long_for_whom_and_what_to_do(
+    engine: sa.Engine,
+) -> None:
+    make_world(engine)
+    message: list[str] = []
+
+    def try_a_second(stage: str) -> None:
+        if stage == "indexed":
+            began = time.monotonic()
+            with pytest.raises(PublicationInProgress) as raised:
+                publish_pairs(engine, [(1, 2)], wait_s=0.6)
+            assert 0.6 <= time.monotonic() - began < 5
+            message.append(str(raised.value))
+
+    publish_pairs(engine, [(1, 1)], on_stage=try_a_second)
+    pattern = r"backend (\d+) \(reco\).* Waited 0\.\d s for it\. .*pg_terminate_backend\(\1\); then run"
+    assert re.search(pattern, message[0])
 
 
 def test_an_app_in_another_schema_publishes_at_the_same_time(settings: Settings, engine: sa.Engine) -> None:

@@ -1,0 +1,76 @@
+"""PostgreSQL's binary COPY: what frames its rows, and its times and ids as numpy arrays.
+
+The layout is that of "COPY … (FORMAT binary)" in PostgreSQL's documentation: a header, per row a field
+count (int16), per field its length (int32) and its bytes, all big-endian, and a trailer. Arrays laid
+out like that are sent and read without a Python object per row, ten times faster than through the
+driver.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+TRAILER: Final = b"\xff\xff"
+POSTGRES_EPOCH_US: Final = 946_684_800_000_000
+"""2000-01-01 UTC, from which PostgreSQL counts, in microseconds of the Unix epoch."""
+
+Field = tuple[str, str, tuple[int, ...]]
+"""A column of fixed width: its name, its type and the shape of one value, as numpy spells them."""
+
+
+def row_layout(fields: Sequence[Field]) -> "np.dtype[Any]":
+    """One row: `n_fields`, then for each field `<name>_length` and `<name>`; no nulls, no padding."""
+    import numpy as np
+
+    parts: list[Any] = [("n_fields", ">i2")]
+    for name, kind, shape in fields:
+        parts += [(f"{name}_length", ">i4"), (name, kind, shape)]
+    return np.dtype(parts)
+
+
+def framed_rows(n: int, fields: Sequence[Field]) -> "NDArray[Any]":
+    """(n,) rows of `row_layout` with counts and lengths in place, and zeros for values."""
+    import numpy as np
+
+    layout = row_layout(fields)
+    rows = np.zeros(n, dtype=layout)
+    rows["n_fields"] = len(fields)
+    for name, _, _ in fields:
+        rows[f"{name}_length"] = layout[name].itemsize
+    return rows
+
+
+def parsed_rows(data: bytes, fields: Sequence[Field]) -> "NDArray[Any]":
+    """The rows of a whole COPY TO, header and trailer included."""
+    import numpy as np
+
+    return np.frombuffer(data[len(HEADER) : -len(TRAILER)], dtype=row_layout(fields))
+
+
+def uuid_text(ids: "NDArray[np.uint8]") -> "NDArray[np.uint8]":
+    """(n, 16) bytes to (n, 36) characters: 8-4-4-4-12 lower-case hexadecimal digits."""
+    import numpy as np
+
+    digits = np.frombuffer(bytes(range(256)).hex().encode(), dtype=np.uint8).reshape(256, 2)
+    hexadecimal = digits[ids].reshape(len(ids), 32)
+    text = np.full((len(ids), 36), ord("-"), dtype=np.uint8)
+    taken = 0
+    for start, stop in ((0, 8), (9, 13), (14, 18), (19, 23), (24, 36)):
+        text[:, start:stop] = hexadecimal[:, taken : taken + stop - start]
+        taken += stop - start
+    return text
+
+
+def random_uuids(n: int) -> "NDArray[np.uint8]":
+    """(n, 16): version 4 from the operating system's randomness, as `gen_random_uuid()` makes them."""
+    import numpy as np
+
+    ids = np.frombuffer(os.urandom(16 * n), dtype=np.uint8).reshape(n, 16).copy()
+    ids[:, 6] = ids[:, 6] & 0x0F | 0x40
+    ids[:, 8] = ids[:, 8] & 0x3F | 0x80
+    return ids
