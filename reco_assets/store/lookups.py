@@ -6,8 +6,6 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from reco_assets.store.schema import user_recommendations as recommendations
-
 # `title` is the app's own column and may not be there; from the row as JSON it is null then.
 _LIST = sa.text(
     "SELECT r.post_id, r.score, r.generated_at, r.expires_at, r.model_version, r.generation_id, "
@@ -73,8 +71,3 @@ def user_exists(connection: sa.Connection, user_id: UUID) -> bool:
 def table_counts(connection: sa.Connection, *, now: datetime) -> TableCounts:
     """Exact counts. They scan the tables: for a report, not for a request."""
     return TableCounts(**connection.execute(_COUNTS, {"now": now}).mappings().one())
-
-
-def count_live_rows(connection: sa.Connection) -> int:
-    """All rows that readers can see, expired ones included."""
-    return connection.scalar(sa.select(sa.func.count()).select_from(recommendations)) or 0
