@@ -48,6 +48,13 @@ class StorageFull(RecoError):
     """The file system ran out of space or refused the write; the previous file is untouched."""
 
 
+class StorageUnwritable(RecoError):
+    """The file system refused the write for a reason other than space.
+
+    Permissions, read-only, not a directory; the previous file is untouched.
+    """
+
+
 class BadInput(RecoError):
     """Rows or arguments that cannot be taken; the message counts and locates them."""
 

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reco_assets.errors import CorruptArtifact, MissingUpstream, StorageFull
+from reco_assets.errors import CorruptArtifact, MissingUpstream, StorageFull, StorageUnwritable
 
 Array = npt.NDArray[Any]
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def write_artifact(
@@ -38,7 +38,8 @@ def write_artifact(
     Debris of a crashed writer is removed by the next one; one artifact has one writer at a time.
 
     Raises:
-        StorageFull: the file system had no room or refused the write; the old artifact is untouched.
+        StorageFull: the file system had no room; the old artifact is untouched.
+        StorageUnwritable: it refused the write for another reason, such as missing rights; likewise.
     """
     target = Path(directory)
     new, old = _sibling(target, "tmp"), _sibling(target, "old")
@@ -189,4 +190,7 @@ def _storage_errors(target: Path) -> Iterator[None]:
                 f"Cannot write {target}: {error.strerror or error}. Free space on its file system "
                 "and run the same command again; the previous version is untouched."
             ) from error
-        raise
+        raise StorageUnwritable(
+            f"Cannot write {target}: {error.strerror or error} ({error.filename or target.parent}). Let "
+            "this user write there and run the same command again; the previous version is untouched."
+        ) from error

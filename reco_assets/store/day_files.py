@@ -14,7 +14,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from reco_assets.errors import CorruptArtifact, MissingUpstream, StorageFull
+from reco_assets.errors import CorruptArtifact, MissingUpstream, StorageFull, StorageUnwritable
 from reco_assets.events import CREATED_AT, INTERACTION_TYPE, POST_ID, USER_ID
 
 if TYPE_CHECKING:
@@ -75,7 +75,14 @@ def sha256_of(path: Path) -> str:
 
 
 class DayWriter:
-    """Writes one day below a temporary name; `finish` puts it in place, `discard` removes it."""
+    """Writes one day below a temporary name; `finish` puts it in place, `discard` removes it.
+
+    The name is the same each time, so that the next writer of the day overwrites what a killed one left.
+    One writer at a time: the caller holds a lock.
+
+    Raises:
+        StorageFull, StorageUnwritable: see `explained_storage_errors`; so do the methods.
+    """
 
     def __init__(self, path: Path) -> None:
         import pyarrow.parquet as pq
@@ -84,10 +91,14 @@ class DayWriter:
         self.n_rows = 0
         self.first: datetime | None = None
         self.last: datetime | None = None
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with _full_disk(path):
+        self._temporary = path.with_name(f".{path.name}.tmp")
+        with explained_storage_errors(path):
             self._file = self._temporary.open("wb")
-            self._writer = pq.ParquetWriter(self._file, day_schema(), compression="zstd")
+            try:
+                self._writer = pq.ParquetWriter(self._file, day_schema(), compression="zstd")
+            except BaseException:
+                self._abandon()
+                raise
         self._pending: list[pa.RecordBatch] = []
         self._n_pending = 0
 
@@ -106,7 +117,7 @@ class DayWriter:
 
     def finish(self) -> str:
         """Make the file durable and visible; returns its SHA-256."""
-        with _full_disk(self.path):
+        with explained_storage_errors(self.path):
             self._flush(whole_groups_only=False)
             self._writer.close()
             self._file.flush()
@@ -121,9 +132,13 @@ class DayWriter:
         """Leave nothing behind; the previous file stays as it was."""
         with suppress(Exception):  # closing writes the footer, which a full disk refuses
             self._writer.close()
-        with suppress(OSError):
+        self._abandon()
+
+    def _abandon(self) -> None:
+        with suppress(OSError):  # what is still buffered may not fit either
             self._file.close()
-        self._temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a file system turned read-only; the next writer overwrites it
+            self._temporary.unlink(missing_ok=True)
 
     def _flush(self, *, whole_groups_only: bool) -> None:
         import pyarrow as pa
@@ -131,7 +146,7 @@ class DayWriter:
         table = pa.Table.from_batches(self._pending, day_schema())
         n_rows = table.num_rows
         n_written = n_rows - n_rows % _ROW_GROUP_ROWS if whole_groups_only else n_rows
-        with _full_disk(self.path):
+        with explained_storage_errors(self.path):
             for start in range(0, n_written, _ROW_GROUP_ROWS):
                 group = table.slice(start, min(_ROW_GROUP_ROWS, n_written - start))
                 self._writer.write_table(_canonical(group), row_group_size=_ROW_GROUP_ROWS)
@@ -150,15 +165,26 @@ def _canonical(group: "pa.Table") -> "pa.Table":
 
 
 @contextmanager
-def _full_disk(path: Path) -> Iterator[None]:
+def explained_storage_errors(path: Path) -> Iterator[None]:
+    """Turn what the file system answers to writing `path` into ours.
+
+    Raises:
+        StorageFull: No space, over quota, or larger than files may be.
+        StorageUnwritable: Anything else, such as missing rights or a read-only file system.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno not in _NO_SPACE:
-            raise
-        raise StorageFull(
-            f"No space for {path}: {error.strerror or error}. The previous file is untouched. Free space "
-            f"below {path.parent}, lower RECO_ARCHIVE_DAYS or move RECO_STORAGE_DIR, then run again."
+        reason = error.strerror or error
+        if error.errno in _NO_SPACE:
+            raise StorageFull(
+                f"No space for {path}: {reason}. The previous file is untouched. Free space "
+                f"below {path.parent}, lower RECO_ARCHIVE_DAYS or move RECO_STORAGE_DIR, then run again."
+            ) from error
+        raise StorageUnwritable(
+            f"{path} cannot be written: {reason} ({error.filename or path.parent}). The previous file is "
+            "untouched. Let this user write there or set RECO_STORAGE_DIR to a directory that it can write "
+            "to, then run again."
         ) from error
 
 

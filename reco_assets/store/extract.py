@@ -24,17 +24,22 @@ from reco_assets.store.database import (
     pauses,
     translated,
 )
-from reco_assets.store.day_files import DayWriter, day_path, day_schema, read_day
+from reco_assets.store.day_files import DayWriter, day_path, day_schema, explained_storage_errors
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["DayExtract", "extract_interactions", "read_day"]
-
 FUTURE: Final = "created_at in the future"
+UNKNOWN_USER: Final = "unknown user"
+UNKNOWN_POST: Final = "unknown post"
 _DAY_US = 86_400_000_000
-_CANONICAL: Final = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
-"""A UUID as text ids must spell it: one id has one spelling, or joins would miss it."""
+_CANONICAL: Final = (
+    "({0} LIKE '________-____-____-____-____________' AND translate({0}, '0123456789abcdef', '') = '----')"
+)
+"""A UUID as text ids must spell it: one id has one spelling, or joins would miss it.
+
+Says the same as a regular expression in a third of the time, which is most of the scan's.
+"""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,8 @@ class DayExtract:
 
     Attributes:
         n_rows: Rows in the file.
-        rejected: reason → rows left out, such as `unknown type 'wave'` or `user_id is null`.
+        rejected: reason → rows left out, such as `unknown type 'wave'`, `user_id is null` or `unknown user`,
+            which the table `users` does not have: only foreign keys keep rows of deleted users away.
         first: Earliest `created_at` in the file; None if it has no rows.
         last: The latest one.
         sha256: Digest of the file, in hexadecimal.
@@ -82,19 +88,22 @@ def extract_interactions(
     Raises:
         BadInput: No day between `start` and `end`.
         StorageFull: No space; finished days stay, the day at hand keeps its previous file.
-        SchemaError: No table `user_interactions`; run `reco migrate`.
+        StorageUnwritable: `directory` cannot be made or written to; likewise.
+        SchemaError: No table `user_interactions`, `users` or `posts`; run `reco migrate`.
         DatabaseUnreachable, DatabaseBusy: see `database.translated`.
     """
     if start >= end:
         raise BadInput(f"No day to extract: the range starts on {start} and ends before {end}.")
-    directory.mkdir(parents=True, exist_ok=True)
+    with explained_storage_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
     engine = create_engine_for(settings, application_name="reco-extract")
     try:
         with connect_with_retry(engine) as connection:
-            columns = relation_columns(connection).get("user_interactions")
-        if columns is None:
-            raise SchemaError("The table user_interactions is not there. Run `reco migrate`.")
-        query = _query(columns, start, end, interaction_types, now or datetime.now(UTC))
+            tables = relation_columns(connection)
+        for name in ("user_interactions", "users", "posts"):
+            if name not in tables:
+                raise SchemaError(f"The table {name} is not there. Run `reco migrate`.")
+        query = _query(tables["user_interactions"], start, end, interaction_types, now or datetime.now(UTC))
         for pause in pauses(engine):
             try:
                 with translated(engine):
@@ -119,14 +128,13 @@ def _query(columns: Mapping[str, str], start: date, end: date, types: Collection
         name = sql.Identifier(column)
         if columns[column] == "uuid":
             return sql.SQL("i.{}").format(name)
-        return sql.SQL("CASE WHEN i.{0} ~ {1} THEN i.{0}::uuid END").format(name, sql.Literal(_CANONICAL))
+        return sql.SQL(f"CASE WHEN {_CANONICAL} THEN {{0}}::uuid END").format(sql.SQL("i.{}").format(name))
 
     def malformed(column: str) -> sql.Composable:
         if columns[column] == "uuid":
             return sql.SQL("")
-        return sql.SQL("WHEN i.{} !~ {} THEN {}").format(
-            sql.Identifier(column),
-            sql.Literal(_CANONICAL),
+        return sql.SQL(f"WHEN NOT {_CANONICAL} THEN {{1}}").format(
+            sql.SQL("i.{}").format(sql.Identifier(column)),
             sql.Literal(f"{column} is not a UUID in lower case"),
         )
 
@@ -134,7 +142,9 @@ def _query(columns: Mapping[str, str], start: date, end: date, types: Collection
         "SELECT {id} AS id, {user} AS user_id, {post} AS post_id, "
         "i.interaction_type::text AS interaction_type, i.created_at::timestamptz AS created_at, "
         "CASE {bad_id} WHEN i.user_id IS NULL THEN 'user_id is null' {bad_user} "
+        "WHEN NOT EXISTS (SELECT FROM users u WHERE u.id = i.user_id) THEN {no_user} "
         "WHEN i.post_id IS NULL THEN 'post_id is null' {bad_post} "
+        "WHEN NOT EXISTS (SELECT FROM posts p WHERE p.id = i.post_id) THEN {no_post} "
         "WHEN i.interaction_type IS NULL THEN 'interaction_type is null' "
         "WHEN NOT i.interaction_type::text = ANY({types}::text[]) "
         "THEN 'unknown type ' || quote_literal(i.interaction_type::text) "
@@ -148,6 +158,8 @@ def _query(columns: Mapping[str, str], start: date, end: date, types: Collection
         bad_id=malformed("id"),
         bad_user=malformed("user_id"),
         bad_post=malformed("post_id"),
+        no_user=sql.Literal(UNKNOWN_USER),
+        no_post=sql.Literal(UNKNOWN_POST),
         types=sql.Literal(sorted(types)),
         now=sql.Literal(now),
         future=sql.Literal(FUTURE),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reco_assets.errors import CorruptArtifact, MissingUpstream, StorageFull
+from reco_assets.errors import CorruptArtifact, MissingUpstream, StorageFull, StorageUnwritable
 from reco_assets.recommender.artifact import read_artifact, write_artifact
 
 ARRAYS = {"ids": np.arange(12, dtype=np.int32).reshape(3, 4), "empty": np.empty(0), "mask": np.array([True])}
@@ -119,6 +119,26 @@ def test_a_full_disk_leaves_the_old_artifact_and_no_debris(
     monkeypatch.undo()
     assert [path.name for path in directory.parent.iterdir()] == ["model"]
     assert read_artifact(directory, "thing", redo=REDO)[1] == {"k": 3, "rate": 0.1}
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
+def test_a_refused_write_tells_path_and_reason_and_does_not_speak_of_space(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(np, "save", refused)
+    with pytest.raises(StorageUnwritable, match=rf"{directory}: {os.strerror(code)}") as caught:
+        write_artifact(directory, "thing", {"ids": np.zeros(5)}, {})
+    assert "pace" not in str(caught.value)
+    assert [path.name for path in directory.parent.iterdir()] == ["model"]
+
+
+def test_a_parent_that_is_a_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageUnwritable, match="Not a directory"):
+        write_artifact(tmp_path / "file" / "model", "thing", {"ids": np.zeros(5)}, {})
 
 
 def test_a_crash_between_the_two_renames_restores_the_old_artifact(

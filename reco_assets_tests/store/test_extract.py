@@ -2,9 +2,12 @@
 
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import IO
 from uuid import UUID
 
 import pyarrow as pa
@@ -20,11 +23,12 @@ from reco_assets.errors import (
     MissingUpstream,
     SchemaError,
     StorageFull,
+    StorageUnwritable,
 )
 from reco_assets.settings import Settings
 from reco_assets.store import day_files
 from reco_assets.store import extract as extract_module
-from reco_assets.store.database import transaction
+from reco_assets.store.database import create_engine_for, transaction
 from reco_assets.store.day_files import day_path, read_day, sha256_of
 from reco_assets.store.extract import DayExtract, extract_interactions
 from reco_assets_tests.store.conftest import settings_for
@@ -33,6 +37,10 @@ from reco_assets_tests.store.published import make_world, post, run_sql, user
 DAY = date(2026, 11, 10)
 TYPES = ("view", "like")
 LATER = datetime(2026, 12, 1, tzinfo=UTC)
+DROP_FOREIGN_KEYS = (
+    "ALTER TABLE user_interactions DROP CONSTRAINT user_interactions_user_id_fkey, "
+    "DROP CONSTRAINT user_interactions_post_id_fkey",
+)
 Extract = Callable[..., list[DayExtract]]
 
 
@@ -88,6 +96,58 @@ def test_unknown_types_are_left_out_and_counted_by_name(engine: sa.Engine, extra
     (day,) = extract()
     assert day.n_rows == 1
     assert day.rejected == {"unknown type 'nod'": 1, "unknown type 'wave'": 2}
+
+
+def test_rows_of_users_and_posts_that_do_not_exist_are_left_out_and_counted(
+    engine: sa.Engine, extract: Extract
+) -> None:
+    """As in an app's database that has no foreign keys."""
+    make_world(engine)
+    run_sql(engine, *DROP_FOREIGN_KEYS)
+    interact(engine, 1, "2026-11-10 12:00:00")
+    interact(engine, 2, "2026-11-10 12:00:01", who=77)
+    interact(engine, 3, "2026-11-10 12:00:02", what=77)
+    interact(engine, 4, "2026-11-10 12:00:03", what=78)
+    interact(engine, 5, "2026-11-10 12:00:04", "wave", who=77, what=77)
+    (day,) = extract()
+    assert [each["id"] for each in read_day(day.path).to_pylist()] == [UUID(int=1).bytes]
+    assert day.rejected == {"unknown post": 2, "unknown user": 2}
+
+
+def test_text_ids_without_foreign_keys_are_judged_by_spelling_and_by_existence(
+    empty_database_url: str, tmp_path: Path
+) -> None:
+    settings = settings_for(empty_database_url)
+    engine = create_engine_for(settings)
+    names = "ABCDEFGH"
+    spellings = {
+        "A": str(user(1)),
+        "B": str(user(77)),
+        "C": str(user(1)).upper(),
+        "D": f"{{{user(1)}}}",
+        "E": user(1).hex,
+        "F": f"-{str(user(1))[1:]}",
+        "G": f"{str(user(1))[:-1]}g",
+        "H": str(user(1)) + " ",
+    }
+    run_sql(
+        engine,
+        "CREATE TABLE users (id text PRIMARY KEY)",
+        "CREATE TABLE posts (id text PRIMARY KEY, author_id text, created_at timestamp)",
+        "CREATE TABLE user_interactions (id text PRIMARY KEY, user_id text, post_id text, "
+        "interaction_type text, created_at timestamp)",
+        *(f"INSERT INTO users VALUES ('{each}')" for name, each in spellings.items() if name != "B"),
+        f"INSERT INTO posts VALUES ('{post(1)}', '{user(1)}', now())",
+        *(
+            "INSERT INTO user_interactions VALUES "
+            f"('{UUID(int=number)}', '{spellings[name]}', '{post(1)}', 'view', '2026-11-10 12:00')"
+            for number, name in enumerate(names)
+        ),
+    )
+    engine.dispose()
+    (day,) = extract_interactions(settings, DAY, DAY + timedelta(days=1), tmp_path, TYPES, now=LATER)
+    assert [each["user_id"] for each in read_day(day.path).to_pylist()] == [user(1).bytes]
+    assert day.rejected == {"unknown user": 1, "user_id is not a UUID in lower case": 6}
 
 
 def test_rows_from_the_future_are_left_out_and_counted(
@@ -179,14 +239,67 @@ def test_a_disk_that_fills_up_while_rows_are_written_is_reported_the_same_way(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_killed_extraction_left_is_overwritten_by_the_next(extract: Extract, tmp_path: Path) -> None:
+    script = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from reco_assets.store.day_files import DayWriter\n"
+        "DayWriter(Path(sys.argv[1]))\n"
+        "os._exit(9)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, day_path(tmp_path, DAY)], check=False)
+    assert len(list(tmp_path.iterdir())) == 1
+    extract()
+    assert [path.name for path in tmp_path.iterdir()] == ["2026-11-10.parquet"]
+
+
+def test_a_writer_that_cannot_begin_leaves_neither_file_nor_handle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    def no_space(file: IO[bytes], *_: object, **__: object) -> None:
+        opened.append(file)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pq, "ParquetWriter", no_space)
+    with pytest.raises(StorageFull):
+        day_files.DayWriter(day_path(tmp_path, DAY))
+    assert [file.closed for file in opened] == [True]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_cannot_be_made_is_told_with_its_path_and_reason(
+    extract: Extract, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    wanted = rf"{tmp_path}/file/raw cannot be written: Not a directory .*RECO_STORAGE_DIR"
+    with pytest.raises(StorageUnwritable, match=wanted):
+        extract(directory=tmp_path / "file" / "raw")
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.EIO])
+def test_a_refusal_for_another_reason_than_space_does_not_say_free_space(
+    engine: sa.Engine, extract: Extract, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    make_world(engine)
+
+    def refused(descriptor: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("os.fsync", refused)
+    with pytest.raises(StorageUnwritable, match=os.strerror(code)) as raised:
+        extract()
+    assert "pace" not in str(raised.value)
+
+
 def test_a_connection_lost_in_the_middle_of_the_scan_starts_it_again(
     engine: sa.Engine, extract: Extract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_world(engine)
     run_sql(
         engine,
-        "ALTER TABLE user_interactions DROP CONSTRAINT user_interactions_user_id_fkey, "
-        "DROP CONSTRAINT user_interactions_post_id_fkey",  # makes filling it fast
+        *DROP_FOREIGN_KEYS,  # makes filling it fast
         "INSERT INTO user_interactions (user_id, post_id, interaction_type, created_at) "
         f"SELECT '{user(1)}', '{post(1)}', 'view', timestamptz '2026-11-10 00:00+00' + i * interval '10 ms' "
         "FROM generate_series(1, 250000) i",

@@ -13,7 +13,8 @@ from reco_assets.settings import Settings
 from reco_assets.store import migrate
 from reco_assets.store.adoption import relation_columns
 from reco_assets.store.database import create_engine_for, transaction
-from reco_assets.store.extract import extract_interactions, read_day
+from reco_assets.store.day_files import read_day
+from reco_assets.store.extract import extract_interactions
 from reco_assets.store.lookups import recommendations_of
 from reco_assets.store.schema import build_metadata
 from reco_assets_tests.store.conftest import settings_for
