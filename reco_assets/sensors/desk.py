@@ -31,7 +31,7 @@ from reco_assets.settings import Settings
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
-    from reco_assets.store.alerts import LiveGeneration
+    from reco_assets.store.generations import Generation
 
 T = TypeVar("T")
 
@@ -184,26 +184,26 @@ def opened_desk(context: dg.SensorEvaluationContext, sensor_name: str) -> Iterat
 
 def describe_serving(database: AppDatabase, now: datetime) -> str:
     """What readers get at this moment, for an alert."""
-    from reco_assets.store.alerts import live_generation
+    from reco_assets.store.alerts import last_expiry
+    from reco_assets.store.generations import live_generation
 
     try:
-        live = database.run(live_generation)
+        live, expiry = database.run(lambda connection: (live_generation(connection), last_expiry(connection)))
     except DatabaseDown as error:
         return f"{UNKNOWN_DATABASE_UNREACHABLE} ({error})"
-    return describe_generation(live, now)
+    return _describe_generation(live, expiry, now)
 
 
-def describe_generation(live: "LiveGeneration | None", now: datetime) -> str:
-    """Partition, model, age and expiry of the live generation."""
+def _describe_generation(live: "Generation | None", expiry: datetime | None, now: datetime) -> str:
     if live is None:
-        return "nothing was ever published; the feed answers with its fallbacks (trending, random)"
+        return "nothing was ever published; readers find no rows"
     text = (
         f"the generation of {live.partition_date}, model {live.model_version or 'unknown'}, published "
-        f"{utc(live.published_at)} ({age(now - live.published_at)} ago)"
+        f"{utc(live.went_live_at)} ({age(now - live.went_live_at)} ago)"
     )
-    if live.last_expiry is None or live.last_expiry <= now:
-        return f"{text}; all its rows have expired, the feed answers with its fallbacks"
-    return f"{text}; its last rows expire {utc(live.last_expiry)} (in {age(live.last_expiry - now)})"
+    if expiry is None or expiry <= now:
+        return f"{text}; all its rows have expired, readers find none"
+    return f"{text}; its last rows expire {utc(expiry)} (in {age(expiry - now)})"
 
 
 def _record(connection: "Connection", alert: Alert, channel: str, sent_at: datetime) -> None:

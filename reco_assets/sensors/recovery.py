@@ -10,7 +10,8 @@ from reco_assets.alerting import utc
 from reco_assets.sensors.failed_runs import BACKFILL_TAG, FailedRun, examine
 
 if TYPE_CHECKING:
-    from reco_assets.store.alerts import LiveGeneration, OpenAlert
+    from reco_assets.store.alerts import OpenAlert
+    from reco_assets.store.generations import Generation
 
 _DAILY_WORK = timedelta(days=3)
 """A failed day this recent was the pipeline's current work, which the success of a later day ends."""
@@ -18,7 +19,7 @@ _PAGE = 1000
 
 
 def how_it_recovered(
-    instance: dg.DagsterInstance, alert: "OpenAlert", live: "LiveGeneration | None"
+    instance: dg.DagsterInstance, alert: "OpenAlert", live: "Generation | None"
 ) -> str | None:
     """What ended the incident, as a sentence; None while it lasts."""
     _, _, subject = alert.dedupe_key.partition(":")
@@ -34,16 +35,16 @@ def how_it_recovered(
     return _run_recovered(instance, failed, superseding=True)
 
 
-def _published_since(alert: "OpenAlert", live: "LiveGeneration | None", unless: str = "") -> str | None:
+def _published_since(alert: "OpenAlert", live: "Generation | None", unless: str = "") -> str | None:
     if live is None or str(live.id) == unless:
         return None
-    if not unless and live.published_at <= alert.first_sent:
+    if not unless and live.went_live_at <= alert.first_sent:
         return None
-    return f"recommendations of {live.partition_date} were published {utc(live.published_at)}"
+    return f"recommendations of {live.partition_date} were published {utc(live.went_live_at)}"
 
 
 def _backfill_recovered(
-    instance: dg.DagsterInstance, alert: "OpenAlert", backfill_id: str, live: "LiveGeneration | None"
+    instance: dg.DagsterInstance, alert: "OpenAlert", backfill_id: str, live: "Generation | None"
 ) -> str | None:
     """Only when the backfill is over and each of its failed runs is made up for: later failures of it
     are not alerted, so an early notice would hide them."""

@@ -11,13 +11,14 @@ from reco_assets.sensors.desk import (
     MINIMUM_INTERVAL_S,
     DatabaseDown,
     Desk,
-    describe_generation,
+    describe_serving,
     opened_desk,
 )
 from reco_assets.sensors.recovery import how_it_recovered
 
 if TYPE_CHECKING:
-    from reco_assets.store.alerts import LiveGeneration, OpenAlert
+    from reco_assets.store.alerts import OpenAlert
+    from reco_assets.store.generations import Generation
 
 
 @dg.sensor(
@@ -54,13 +55,13 @@ def _open_incidents(desk: Desk) -> list[list["OpenAlert"]]:
     return list(incidents.values())
 
 
-def _live(desk: Desk) -> "LiveGeneration | None":
-    from reco_assets.store.alerts import live_generation
+def _live(desk: Desk) -> "Generation | None":
+    from reco_assets.store.generations import live_generation
 
     return desk.database.run(live_generation)
 
 
-def _tell_if_over(desk: Desk, rows: Sequence["OpenAlert"], live: "LiveGeneration | None") -> bool:
+def _tell_if_over(desk: Desk, rows: Sequence["OpenAlert"], live: "Generation | None") -> bool:
     from reco_assets.store.alerts import record_resolved
 
     now = datetime.now(UTC)
@@ -76,7 +77,7 @@ def _tell_if_over(desk: Desk, rows: Sequence["OpenAlert"], live: "LiveGeneration
         title=f"Recovered: {first.title}",
         what=ended_by or "the incident is over",
         since=resolved_at or now,
-        serving=describe_generation(live, now),
+        serving=describe_serving(desk.database, now),
         repair="nothing to do",
         notes=(f"It was alerted {age(now - first.first_sent)} ago.",),
         incident=first.dedupe_key,

@@ -14,13 +14,14 @@ from reco_assets.sensors.desk import (
     REPAIR_DATABASE,
     DatabaseDown,
     Desk,
-    describe_generation,
+    describe_serving,
     opened_desk,
 )
 from reco_assets.settings import Settings
 
 if TYPE_CHECKING:
-    from reco_assets.store.alerts import Attempt, LiveGeneration
+    from reco_assets.store.alerts import Attempt
+    from reco_assets.store.generations import Generation
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,11 @@ def stale_recommendations_alert(context: dg.SensorEvaluationContext) -> dg.SkipR
     cursor = Cursor.load(context.cursor, now)
     with opened_desk(context, "stale_recommendations_alert") as desk:
         desk.catch_up()
-        live, down = None, None
+        down = None
         try:
             live = _live(desk)
             cursor = Cursor(
-                cursor.watching_since, str(live.id) if live else None, live.published_at if live else None
+                cursor.watching_since, str(live.id) if live else None, live.went_live_at if live else None
             )
         except DatabaseDown as error:
             down = str(error)
@@ -82,13 +83,13 @@ def stale_recommendations_alert(context: dg.SensorEvaluationContext) -> dg.SkipR
         limit = timedelta(hours=desk.settings.stale_after_hours) if cursor.published_at else timedelta()
         if now - since <= limit:
             return dg.SkipReason(f"Not stale before {utc(since + limit)}." + (f" {down}" if down else ""))
-        alert = _describe(cursor, since, live, down, desk, now)
+        alert = _describe(cursor, since, down, desk, now)
         delivered = desk.tell(alert)
     return dg.SkipReason(f"Stale since {utc(since)}; " + ("all are told." if delivered else "some wait."))
 
 
-def _live(desk: Desk) -> "LiveGeneration | None":
-    from reco_assets.store.alerts import live_generation
+def _live(desk: Desk) -> "Generation | None":
+    from reco_assets.store.generations import live_generation
 
     return desk.database.run(live_generation)
 
@@ -106,7 +107,6 @@ def _first_due(watching_since: datetime, settings: Settings) -> datetime:
 def _describe(
     cursor: Cursor,
     since: datetime,
-    live: "LiveGeneration | None",
     down: str | None,
     desk: Desk,
     now: datetime,
@@ -126,7 +126,7 @@ def _describe(
         what=what,
         error=_describe_attempt(attempt),
         since=since,
-        serving=f"{UNKNOWN_DATABASE_UNREACHABLE} ({down})" if down else describe_generation(live, now),
+        serving=f"{UNKNOWN_DATABASE_UNREACHABLE} ({down})" if down else describe_serving(desk.database, now),
         run_url=f"{url}/runs/{run_id}" if run_id else f"{url}/runs",
         repair=f"{REPAIR_DATABASE}, then: reco run" if down else "reco run",
     )

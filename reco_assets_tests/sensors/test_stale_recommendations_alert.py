@@ -39,7 +39,7 @@ def test_the_next_episode_is_told_again(sensor: Ticker, app: App, webhook: Webho
     app.publish("2026-11-18", hours_ago=40)
     sensor.tick()
     assert len(webhook.received) == 2
-    assert "all its rows have expired, the feed answers with its fallbacks" in webhook.received[0]["message"]
+    assert "all its rows have expired, readers find none" in webhook.received[0]["message"]
 
 
 def test_a_fresh_publication_is_quiet_up_to_the_limit(
@@ -80,7 +80,7 @@ def test_a_fresh_install_is_quiet_until_its_first_day_was_due(
     assert len(webhook.received) == 1
     body = webhook.received[0]["message"]
     assert f"nothing was ever published; the first publication was due {yesterday:%Y-%m-%d} 04:00 UTC" in body
-    assert "nothing was ever published; the feed answers with its fallbacks" in body
+    assert "nothing was ever published; readers find no rows" in body
 
 
 def test_an_unreachable_database_is_told_as_unknown_once_it_would_be_stale(

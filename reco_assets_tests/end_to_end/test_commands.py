@@ -1,0 +1,84 @@
+"""`reco run`, `recommend`, `exec` and `demo` as processes of their own, on an app's database."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from reco_assets_tests.end_to_end.conftest import FIRST_DAY, LAST_DAY, Pipeline
+
+_RELATIONS = (
+    "SELECT relname, relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+    "WHERE nspname = 'public' AND relkind IN ('r', 'v') ORDER BY 1"
+)
+
+
+def _reco(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "reco_assets", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=dict(os.environ) | environment,
+    )
+
+
+def test_a_run_on_an_apps_database_leaves_nothing_of_dagsters_there(
+    pipeline: Pipeline, open_tmp_path: Path
+) -> None:
+    home = open_tmp_path / "home"
+    (home / "mlflow").mkdir(parents=True)
+    (home / "mlflow" / "mlflow.db").write_bytes((pipeline.home / "mlflow" / "mlflow.db").read_bytes())
+    pipeline.query("CREATE TABLE alembic_version AS SELECT 'the_apps_own' AS version_num")
+    pipeline.query("CREATE TABLE runs (miles int)")
+    before = pipeline.query(_RELATIONS)
+
+    done = _reco("run", RECO_HOME=str(home))
+    assert done.returncode == 0, done.stderr
+    assert f"raw_interactions for {FIRST_DAY} … {LAST_DAY - timedelta(days=1)}" in done.stdout
+    assert pipeline.query(_RELATIONS) == before
+    assert pipeline.query("SELECT version_num FROM alembic_version") == [("the_apps_own",)]
+    live = pipeline.live_rows()
+    assert len(live) > 500
+
+    # The list is explained by the model that made it; shares add up.
+    user = live[0][0]
+    done = _reco("recommend", str(user), "-n", "3", "--voters", "100", "--json", RECO_HOME=str(home))
+    assert done.returncode == 0, done.stderr
+    explained = json.loads(done.stdout)
+    assert explained["user_id"] == str(user)
+    assert explained["model_version"] == "collaborative_filtering_v1"
+    assert [post["rank"] for post in explained["posts"]] == [1, 2, 3]
+    for post in explained["posts"]:
+        total = sum(voter["share"] for voter in post["voters"]) + post["popularity_share"]
+        assert abs(total - 1) < 1e-6
+        for voter in post["voters"]:
+            assert voter["interactions"] != "interaction since deleted"
+
+    # Any command finds its way to the same parts.
+    script = 'echo "$RECO_DATABASE_URL" && dagster instance info | head -3'
+    done = _reco(
+        "exec", "--", "sh", "-c", f"PATH={Path(sys.executable).parent}:$PATH; {script}", RECO_HOME=str(home)
+    )
+    assert pipeline.database_url in done.stdout
+    assert str(home / "dagster") in done.stdout
+
+
+def test_wrong_arguments_say_what_would_be_right(pipeline: Pipeline) -> None:
+    tomorrow = str(LAST_DAY + timedelta(days=5))
+    for arguments, said in (
+        (["run", "--partition", tomorrow], "not over yet"),
+        (["run", "--partition", "1999-01-01"], "RECO_START_DATE"),
+        (["run", "--from", str(LAST_DAY), "--to", str(FIRST_DAY)], "upside down"),
+        (["run", "--assets", "user_recomendations"], "There are: raw_interactions"),
+        (["run", "--to", str(LAST_DAY)], "--to needs --from"),
+        (["recommend", "no-uuid"], "is not a UUID"),
+        (["demo"], "Unset it for the demo"),
+    ):
+        done = _reco(*arguments)
+        assert done.returncode != 0, arguments
+        assert said in done.stderr, arguments
+        assert "Traceback" not in done.stderr, arguments
+    assert pipeline.query("SELECT count(*) FROM recommendation_generations") == [(0,)]
