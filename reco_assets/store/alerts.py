@@ -7,25 +7,11 @@ channel that was down has no row and is tried again; the others are left alone.
 from collections.abc import Collection, Set
 from dataclasses import dataclass
 from datetime import date, datetime
-from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from reco_assets.store.schema import alerts_sent, recommendation_generations, user_recommendations
-
-
-@dataclass(frozen=True)
-class LiveGeneration:
-    """The publication that readers see."""
-
-    id: UUID
-    partition_date: date
-    model_version: str | None
-    published_at: datetime
-    dagster_run_id: str | None
-    last_expiry: datetime | None
-    """When the last published row expires; None when no row is left."""
 
 
 @dataclass(frozen=True)
@@ -51,20 +37,10 @@ class OpenAlert:
     resolved_at: datetime | None
 
 
-def live_generation(connection: sa.Connection) -> LiveGeneration | None:
-    """The live generation, or None before the first publication."""
-    table = recommendation_generations
-    row = connection.execute(
-        sa.select(
-            table.c.id,
-            table.c.partition_date,
-            table.c.model_version,
-            sa.func.coalesce(table.c.published_at, table.c.created_at).label("published_at"),
-            table.c.dagster_run_id,
-            sa.select(sa.func.max(user_recommendations.c.expires_at)).scalar_subquery().label("last_expiry"),
-        ).where(table.c.status == "live")
-    ).one_or_none()
-    return None if row is None else LiveGeneration(**row._mapping)
+def last_expiry(connection: sa.Connection) -> datetime | None:
+    """When the last published row expires; None when no row is left."""
+    last: datetime | None = connection.scalar(sa.select(sa.func.max(user_recommendations.c.expires_at)))
+    return last
 
 
 def last_attempt(connection: sa.Connection) -> Attempt | None:

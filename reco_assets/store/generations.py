@@ -38,6 +38,11 @@ class Generation:
     message: str | None
     dropped_reasons: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def went_live_at(self) -> datetime:
+        """When readers first saw it; for one that was never published, when it was begun."""
+        return self.published_at or self.created_at
+
 
 @dataclass(frozen=True)
 class Origin:

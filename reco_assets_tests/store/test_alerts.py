@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from reco_assets.settings import Settings
 from reco_assets.store import alerts, migrate
 from reco_assets.store.database import create_engine_for, transaction
+from reco_assets.store.generations import live_generation
 
 NOW = datetime(2026, 11, 21, 2, 5, tzinfo=UTC)
 
@@ -62,11 +63,12 @@ def test_open_alerts_come_oldest_first(connection: sa.Connection) -> None:
 
 
 def test_before_the_first_publication_nothing_is_live(connection: sa.Connection) -> None:
-    assert alerts.live_generation(connection) is None
+    assert live_generation(connection) is None
+    assert alerts.last_expiry(connection) is None
     assert alerts.last_attempt(connection) is None
 
 
-def test_the_live_generation_comes_with_its_last_expiry(connection: sa.Connection) -> None:
+def test_the_live_generation_is_told_from_the_last_attempt(connection: sa.Connection) -> None:
     connection.execute(
         sa.text(
             "INSERT INTO recommendation_generations (partition_date, status, model_version, published_at,"
@@ -75,10 +77,23 @@ def test_the_live_generation_comes_with_its_last_expiry(connection: sa.Connectio
         ),
         {"now": NOW, "old": NOW - timedelta(days=1), "later": NOW + timedelta(hours=1)},
     )
-    live = alerts.live_generation(connection)
+    live = live_generation(connection)
     assert live is not None
-    assert (str(live.partition_date), live.model_version, live.published_at) == ("2026-11-20", "v7", NOW)
-    assert live.last_expiry is None
+    assert (str(live.partition_date), live.model_version, live.went_live_at) == ("2026-11-20", "v7", NOW)
     attempt = alerts.last_attempt(connection)
     assert attempt is not None
     assert (attempt.status, str(attempt.partition_date)) == ("archived", "2026-11-10")
+
+
+def test_the_last_expiry_is_that_of_the_row_that_lasts_longest(connection: sa.Connection) -> None:
+    connection.execute(sa.text("INSERT INTO users (id) SELECT gen_random_uuid() FROM generate_series(1, 3)"))
+    connection.execute(sa.text("INSERT INTO posts (author_id, title) SELECT id, '' FROM users LIMIT 1"))
+    connection.execute(
+        sa.text(
+            "INSERT INTO user_recommendations (user_id, post_id, score, generated_at, expires_at, "
+            "model_version, generation_id) SELECT u.id, p.id, 1, :now, "
+            ":now + row_number() OVER () * interval '1 hour', 'v7', gen_random_uuid() FROM users u, posts p"
+        ),
+        {"now": NOW},
+    )
+    assert alerts.last_expiry(connection) == NOW + timedelta(hours=3)
