@@ -10,9 +10,11 @@ that inherits a pipe keeps its parent's caller waiting for end-of-file.
 """
 
 import fcntl
+import grp
 import hashlib
 import importlib.util
 import os
+import pwd
 import secrets
 import shutil
 import signal
@@ -132,9 +134,7 @@ class _Server:
         binaries = _binaries(self.state if self.as_root else None)
         if not (self.data / "PG_VERSION").exists():
             self._initdb(binaries)
-        port = _free_port()
         settings = {
-            "port": str(port),
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": "",
             "shared_preload_libraries": "pg_stat_statements",
@@ -148,9 +148,10 @@ class _Server:
         arguments = [item for name, value in settings.items() for item in ("-c", f"{name}={value}")]
         deadline = time.monotonic() + _START_TIMEOUT_S
         while True:
+            port = _free_port()  # again for each try: somebody else may have taken the last one meanwhile
             with self.log.open("ab") as log:
                 process = subprocess.Popen(
-                    [binaries / "postgres", "-D", self.data, *arguments],
+                    [binaries / "postgres", "-D", self.data, "-c", f"port={port}", *arguments],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -167,6 +168,7 @@ class _Server:
                 time.sleep(0.02)
             if time.monotonic() < deadline - _START_TIMEOUT_S / 2:
                 time.sleep(0.2)  # the processes of a killed server need a moment to leave its memory
+                _reap()
                 continue
             _stop(process.pid)
             tail = "".join(self.log.read_text(errors="replace").splitlines(keepends=True)[-15:])
@@ -180,12 +182,9 @@ class _Server:
         self.state.mkdir(parents=True, exist_ok=True)
         fresh = self.state / "data.new"
         shutil.rmtree(fresh, ignore_errors=True)
-        password_file = self._password_file()
-        password_file.write_text(secrets.token_urlsafe(24) + "\n")
-        password_file.chmod(0o600)
         if self.as_root:
-            for path in (self.state, password_file):
-                shutil.chown(path, *_SERVER_ACCOUNT)
+            shutil.chown(self.state, *_SERVER_ACCOUNT)
+        password_file = self._write_new_password()
         done = subprocess.run(
             [
                 *(binaries / "initdb", "-D", fresh, "-U", _SUPERUSER, "-A", "scram-sha-256"),
@@ -202,6 +201,18 @@ class _Server:
         if done.returncode != 0:
             raise DatabaseUnreachable(f"initdb in {fresh} failed:\n{done.stdout}{done.stderr}")
         fresh.rename(self.data)
+
+    def _write_new_password(self) -> Path:
+        """Nobody but the server's account can read it at any moment."""
+        path = self._password_file()
+        path.unlink(missing_ok=True)  # what an interrupted initdb left
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            if self.as_root:
+                user, group = _SERVER_ACCOUNT
+                os.fchown(descriptor, pwd.getpwnam(user).pw_uid, grp.getgrnam(group).gr_gid)
+            file.write(secrets.token_urlsafe(24) + "\n")
+        return path
 
     def _password_file(self) -> Path:
         return self.state / "superuser.password"
@@ -309,9 +320,14 @@ def _stop(pid: int) -> None:
         time.sleep(0.02)
 
 
-def _alive(pid: int) -> bool:
+def _reap() -> None:
+    """A dead child of ours would linger as a zombie that still looks alive, to us and to PostgreSQL."""
     for process in _started:
-        process.poll()  # a dead child of ours would linger as a zombie that still looks alive
+        process.poll()
+
+
+def _alive(pid: int) -> bool:
+    _reap()
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,5 +1,7 @@
 import os
 import signal
+import socket
+import stat
 import subprocess
 import sys
 import time
@@ -8,6 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from reco_assets.local import embedded_postgres as module
 from reco_assets.local.embedded_postgres import embedded_postgres, running_server
 
 
@@ -100,3 +103,40 @@ def test_a_parent_that_is_closed_later_does_not_lead_to_a_second_server(
         directory.parent.chmod(0o755)
         assert found is not None
         assert found.pid == server.pid
+
+
+def test_the_password_can_be_read_by_its_owner_only_from_the_first_moment(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory.mkdir()
+    (directory / "superuser.password").write_text("left by an interrupted initdb")
+    modes: list[int] = []
+    token_urlsafe = module.secrets.token_urlsafe
+
+    def look_first(n_bytes: int) -> str:
+        modes.append(stat.S_IMODE((directory / "superuser.password").stat().st_mode))
+        return token_urlsafe(n_bytes)
+
+    monkeypatch.setattr("secrets.token_urlsafe", look_first)
+    umask = os.umask(0)
+    try:
+        with embedded_postgres(directory) as server:
+            assert server.password != "left by an interrupted initdb"
+    finally:
+        os.umask(umask)
+    assert modes == [0o600]
+    assert (directory / "superuser.password").stat().st_uid == (directory / "data").stat().st_uid
+
+
+def test_a_port_that_somebody_took_in_between_leads_to_another_try_on_another(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free_port = module._free_port
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        offered = [taken.getsockname()[1]]
+        monkeypatch.setattr(module, "_free_port", lambda: offered.pop() if offered else free_port())
+        with embedded_postgres(directory) as server:
+            assert server.port != taken.getsockname()[1]
+    assert offered == []
