@@ -45,6 +45,7 @@ def interaction_matrix(
     day = partition_day(context)
     with explained(), storage.writing("interaction_matrix", context.log.info):
         check_run_config(context.run.run_config, postgres.settings)
+        storage.check_database(postgres.identity())
         days = storage.window(day, config.window_days, postgres.settings.start_date)
         paths = [storage.raw_day(each) for each in days]
         with postgres.transaction() as connection:

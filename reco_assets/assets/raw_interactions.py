@@ -34,6 +34,7 @@ def raw_interactions(
     settings = postgres.settings
     with explained(), storage.writing("raw_interactions", context.log.info):
         check_run_config(context.run.run_config, settings)
+        storage.check_database(postgres.identity())
         extracts = extract_interactions(
             settings,
             min(days),

@@ -1,6 +1,7 @@
 """The `reco` command. Each command lives in a module of its own, imported when it is called."""
 
 import importlib
+import os
 import sys
 
 import click
@@ -58,6 +59,10 @@ def cli() -> None:
 def main() -> None:
     """Entry point: expected failures print their message and exit with 1, without a traceback."""
     try:
+        if os.environ.get("RECO_ALERT_URLS"):
+            from reco_assets.alerting import check_alert_urls
+
+            check_alert_urls(os.environ["RECO_ALERT_URLS"])
         cli(prog_name="reco")
     except RecoError as error:
         click.secho(f"{type(error).__name__}: {error}", fg="red", err=True)

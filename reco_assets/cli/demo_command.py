@@ -64,7 +64,8 @@ def command() -> None:
             if live is not None and live.partition_date >= day:
                 click.echo(f"  already published for {day}; `reco run` does it again")
             else:
-                if missing := missing_days(complete, day, day):
+                # Since the first partition, not only the window: every day can then be run from the UI.
+                if missing := missing_days(complete, complete.start_date, day):
                     _must_succeed(runs.run_days(instance, [RAW_INTERACTIONS], missing[0], missing[-1]))
                 _must_succeed(runs.run_days(instance, PIPELINE_ASSETS, day, day))
             print_report(complete, engine, instance)

@@ -170,7 +170,7 @@ def print_list(explained: ExplainedList) -> None:
                 f"(similarity {voter.similarity:.2f}): {voter.interactions}{when}[/]"
             )
         rest = post.n_voters - len(post.voters)
-        others = f"{rest} more neighbours, " if rest > 0 else ""
+        others = f"{rest} more neighbour{'s' if rest > 1 else ''}, " if rest > 0 else ""
         console.print(f"            [dim]{others}popularity {post.popularity_share:.0%}[/]")
 
 

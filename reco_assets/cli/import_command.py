@@ -92,8 +92,8 @@ def command(
         )
         bar.stop()
         _report(checked, settings, rejects)
+        refuse_if_too_bad(checked, options.max_bad)
         if not dry_run:
-            refuse_if_too_bad(checked, options.max_bad)
             bar.start()
             _load(checked, options, settings, show, bar)
     if dry_run:
@@ -102,10 +102,12 @@ def command(
 
 def _load(checked: Any, options: Any, settings: Settings, show: Any, bar: Any) -> None:
     from reco_assets.local.stack import local_stack
+    from reco_assets.store import migrate
     from reco_assets.store.database import create_engine_for
     from reco_assets.store.importing import load_checked
 
     with local_stack(settings) as complete:
+        migrate.upgrade(complete)
         engine = create_engine_for(complete, application_name="reco-import")
         try:
             done = load_checked(engine, checked, options, progress=show)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from reco_assets.errors import BadInput
 from reco_assets.names import INTERACTION_MATRIX, PIPELINE_ASSETS, RAW_INTERACTIONS
 from reco_assets.settings import Settings
 
@@ -42,7 +43,6 @@ def command(
     reco run --assets raw_interactions --from 2026-09-01 only the extraction, one scan
     """
     from reco_assets.cli import runs
-    from reco_assets.errors import BadInput
     from reco_assets.local.stack import local_stack
     from reco_assets.store import migrate
 
@@ -62,12 +62,12 @@ def command(
     with local_stack(settings) as complete:
         migrate.check(complete)
         with runs.dagster_instance() as instance:
+            run_config = _read_config(config_file)
             results = []
-            missing = missing_days(complete, start, end) if INTERACTION_MATRIX in selection else []
+            missing = missing_days(complete, start, start) if INTERACTION_MATRIX in selection else []
             if missing and missing[0] < start:
                 results += runs.run_days(instance, [RAW_INTERACTIONS], missing[0], missing[-1])
             if all(result.success for result in results):
-                run_config = _read_config(config_file)
                 results += runs.run_days(instance, selection, start, end, run_config=run_config)
     failed = [result for result in results if not result.success]
     if failed:
@@ -78,13 +78,13 @@ def command(
 
 
 def missing_days(settings: Settings, first: date, last: date) -> list[date]:
-    """Days before `first` that the window of `first` needs and nobody extracted."""
+    """Days before `last`, from the window of `first` on, that nobody extracted."""
     from reco_assets.resources.storage import FileStorage
 
     storage = FileStorage(base_dir=str(settings.storage))
     start = max(settings.start_date, first - timedelta(days=settings.window_days - 1))
     days = [start + timedelta(days=n) for n in range((last - start).days + 1)]
-    return [day for day in days if day < first and not storage.raw_day(day).exists()]
+    return [day for day in days if day < last and not storage.raw_day(day).exists()]
 
 
 def _read_config(path: Path | None) -> dict[str, object]:
@@ -92,7 +92,10 @@ def _read_config(path: Path | None) -> dict[str, object]:
         return {}
     import yaml
 
-    content = yaml.safe_load(path.read_text())
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is not YAML: {error}") from None
     if not isinstance(content, dict):
-        raise click.ClickException(f"{path} is not a mapping; copy the form of Dagster's Launchpad.")
+        raise BadInput(f"{path} is not a mapping; copy the form of Dagster's Launchpad.")
     return content

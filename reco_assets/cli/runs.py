@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -44,8 +44,10 @@ class _Progress(logging.Handler):
         meta = getattr(record, "dagster_meta", {})
         event, step = meta.get("dagster_event"), meta.get("step_key") or ""
         if event is None:
-            if record.levelno >= logging.INFO:
-                click.echo(f"    {meta.get('orig_message', record.getMessage())}")
+            message = str(meta.get("orig_message", record.getMessage()))
+            # What could not run because an earlier step failed is said by that step.
+            if record.levelno >= logging.INFO and not message.startswith("Dependencies for step"):
+                click.echo(f"    {message}")
             return
         kind = event.event_type_value
         if kind == "STEP_START":
@@ -171,18 +173,31 @@ def _materialize(
     job = dg.Definitions.merge(
         defs, dg.Definitions(loggers={"progress": progress})
     ).resolve_implicit_global_asset_job_def()
-    ranged: dict[str, Any] = (
-        {"partition_key": str(first)}
-        if first == last
-        else {"tags": {_RANGE_START: str(first), _RANGE_END: str(last)}}
-    )
-    return job.execute_in_process(
-        instance=instance,
-        asset_selection=[dg.AssetKey(name) for name in selection],
-        run_config={"loggers": {"progress": {"config": {}}}} | (run_config or {}),
-        raise_on_error=False,
-        **ranged,
-    )
+    partition: dict[str, Any] = {"partition_key": str(first)} if first == last else {}
+    tags = {} if first == last else {_RANGE_START: str(first), _RANGE_END: str(last)}
+    try:
+        return job.execute_in_process(
+            instance=instance,
+            asset_selection=[dg.AssetKey(name) for name in selection],
+            run_config={"loggers": {"progress": {"config": {}}}} | _only(selection, run_config or {}),
+            raise_on_error=False,
+            tags=tags | {"reco/command": "reco run"},
+            **partition,
+        )
+    except dg.DagsterInvalidConfigError as error:
+        problems = "; ".join(problem.message for problem in error.errors)
+        raise BadInput(f"The run config does not fit: {problems}") from None
+
+
+def _only(selection: Sequence[str], run_config: Mapping[str, Any]) -> dict[str, Any]:
+    """The run config without the sections of assets that this run leaves out."""
+    ops = run_config.get("ops")
+    if not isinstance(ops, dict):
+        return dict(run_config)
+    kept = {
+        name: section for name, section in ops.items() if name in selection or name not in PIPELINE_ASSETS
+    }
+    return dict(run_config) | {"ops": kept}
 
 
 def _span(first: date, last: date) -> str:

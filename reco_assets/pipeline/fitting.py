@@ -165,6 +165,7 @@ def register_model(
     digest = evaluation.model_digest
     with tracking_errors(registry.tracking_uri):
         run = mlflow.active_run().info
+        mlflow.set_tag("mlflow.runName", str(day))
         mlflow.log_params(
             model.get_params() | {"partition": str(day)} | read_json(storage.matrix_settings(day), "")
         )

@@ -12,6 +12,7 @@ from reco_assets.recommender.quality import Verdict
 if TYPE_CHECKING:
     from reco_assets.pipeline.fitting import Evaluation, RegisteredVersion
     from reco_assets.pipeline.publication import ComputedLists
+    from reco_assets.recommender.evaluation import HoldoutReport
     from reco_assets.recommender.interaction_log import InteractionLog
     from reco_assets.recommender.interaction_matrix import InteractionMatrix
     from reco_assets.recommender.user_knn import UserKNNRecommender
@@ -69,7 +70,7 @@ def matrix_metadata(log: "InteractionLog", matrix: "InteractionMatrix", days: Se
         "n_posts": log.n_posts,
         "n_eligible_posts": int(np.count_nonzero(log.post_eligible)),
         "n_pairs": int(matrix.weights.nnz),
-        "density": matrix.weights.nnz / n_cells,
+        "density": round(matrix.weights.nnz / n_cells, 6),
         "window": f"{days[0]} … {days[-1]}",
         "most_read_posts": table(
             ["post_id", "readers"],
@@ -99,6 +100,7 @@ def model_metadata(
                 for name in names
             ],
         )
+        metadata |= _quality_over_time(report)
         metadata["holdout_plot"] = dg.MetadataValue.md(
             as_markdown_image(holdout_plot(report), "hold-out quality beside the baselines")
         )
@@ -114,6 +116,19 @@ def model_metadata(
     return metadata
 
 
+def _quality_over_time(report: "HoldoutReport") -> Metadata:
+    """Numbers that Dagster plots over the partitions."""
+    strongest = report.strongest
+    assert strongest is not None
+    return {
+        "ndcg": report.metrics[report.model]["ndcg"],
+        "ndcg_of_strongest_baseline": report.metrics[strongest.baseline]["ndcg"],
+        "ndcg_difference": strongest.difference,
+        "hit_rate": report.metrics[report.model]["hr"],
+        "coverage": report.metrics[report.model]["coverage"],
+    }
+
+
 def lists_metadata(
     computed: "ComputedLists", publication: "Publication", registered: "RegisteredVersion", mlflow_url: str
 ) -> Metadata:
@@ -124,7 +139,7 @@ def lists_metadata(
         "dagster/row_count": len(lists),
         "n_users": lists.n_users,
         "status": publication.status,
-        "outcome": publication.message,
+        "outcome": publication.message or "Published: these lists are live.",
         "generation_id": str(publication.generation_id),
         "model_version": registered.version_name,
         "mlflow_run": dg.MetadataValue.url(_run_url(registered, mlflow_url)),

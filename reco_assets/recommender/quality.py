@@ -48,7 +48,7 @@ def model_not_worse_than_baseline(report: HoldoutReport) -> Verdict:
         f"NDCG@{report.k} {report.metrics[report.model]['ndcg']:.4f} against "
         f"{report.metrics[strongest.baseline]['ndcg']:.4f} of {strongest.baseline}, the strongest baseline: "
         f"difference {strongest.difference:+.4f} [{strongest.ci_low:+.4f}, {strongest.ci_high:+.4f}] over "
-        f"{report.n_user_days:,} user-days."
+        f"{report.n_user_days:,} user-days. It fails when the upper end of the interval lies below 0."
     )
     if strongest.significantly_worse:
         message += (

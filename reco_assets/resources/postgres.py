@@ -67,6 +67,13 @@ class PostgresResource(dg.ConfigurableResource):
             self._engine = create_engine_for(self.settings, application_name="reco_assets pipeline")
         return self._engine
 
+    def identity(self) -> str:
+        """Which database this is; see `migrate.identity`."""
+        from reco_assets.store import migrate
+
+        with self.transaction() as connection:
+            return migrate.identity(connection)
+
     @contextmanager
     def transaction(self) -> "Iterator[Connection]":
         """One transaction: committed at the end, rolled back on an error."""

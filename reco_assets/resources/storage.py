@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import dagster as dg
 
-from reco_assets.errors import CorruptArtifact, MissingUpstream, StorageFull
+from reco_assets.errors import CorruptArtifact, MissingUpstream, SettingsError, StorageFull
 from reco_assets.names import (
     INTERACTION_MATRIX,
     RAW_INTERACTIONS,
@@ -81,6 +81,22 @@ class FileStorage(dg.ConfigurableResource):
                 f"`reco run --assets raw_interactions --from {missing[0]} --to {missing[-1]}`."
             )
         return wanted
+
+    def check_database(self, identity: str) -> None:
+        """Files of one database must not be mixed with rows of another.
+
+        Raises:
+            SettingsError: The files below `base_dir` came from another database.
+        """
+        path = Path(self.base_dir) / "database.json"
+        if not path.exists():
+            write_json(path, {"identity": identity})
+        elif read_json(path, "reco run").get("identity") != identity:
+            raise SettingsError(
+                f"The files below {self.base_dir} were extracted from another database, or before its tables "
+                "were made anew. Set RECO_STORAGE_DIR to another directory, or move that one away, and run "
+                "again."
+            )
 
     def remove_archives(self, now: datetime, keep_days: int, say: Callable[[str], None]) -> list[str]:
         """Delete matrices, models and archived lists that were written more than `keep_days` ago.

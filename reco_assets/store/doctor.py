@@ -314,7 +314,6 @@ def _privileges(connection: sa.Connection, settings: Settings, columns: Columns)
         )
     needed = [(table, "SELECT", "reading it") for table in (*_NEEDED, *_VIEW_COLUMNS)]
     needed += [(table, "REFERENCES", "our tables refer to it") for table in ("users", "posts")]
-    needed += [("user_interactions", "INSERT", "tracking writes to it")]
     lacking = False
     for table, right, why in needed:
         if table in columns and not connection.scalar(

@@ -139,7 +139,7 @@ def _times(connection: sa.Connection, settings: Settings, now: datetime) -> Iter
     ).one()
     subject = "user_interactions.created_at"
     if not row.n:
-        fix = "Track events with POST /api/track, `reco import FILE`, or try things out with `reco seed`"
+        fix = "Let the app write them, load a log with `reco import FILE`, or try things out with `reco seed`"
         yield ("warning", "user_interactions", "There are no interactions yet.", fix)
         return
     yield ("ok", "user_interactions", f"{row.n:,} interactions, the newest of {_at(row.newest)}.", None)

@@ -7,6 +7,7 @@ leaves nothing behind. An advisory lock makes a second migration wait for the fi
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC
 from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
@@ -62,6 +63,13 @@ def head() -> str:
     revision = ScriptDirectory.from_config(_config()).get_current_head()
     assert revision is not None
     return revision
+
+
+def identity(connection: sa.Connection) -> str:
+    """Tells one migrated database from another, dump and restore included: when its tables were made."""
+    objects = sa.table(CREATED_TABLE, sa.column("created_at", sa.DateTime(timezone=True)))
+    made = connection.scalar(sa.select(sa.func.min(objects.c.created_at)))
+    return made.astimezone(UTC).isoformat() if made else "unknown"
 
 
 def check(settings: Settings) -> str:

@@ -54,6 +54,8 @@ def test_a_dry_run_needs_no_database(home: Path, tmp_path: Path) -> None:
     path = tmp_path / "events.csv"
     path.write_text("user,item,type,timestamp\n1,2,view,1760000000\n1,2,save,1760000000\n")
     result = _run(import_command, str(path), "--dry-run")
+    assert isinstance(result.exception, BadInput)  # a load would be refused
+    result = _run(import_command, str(path), "--dry-run", "--max-bad", "60%")
     assert result.exit_code == 0, result.output
     assert "2 rows: 1 good (view 1), 1 bad." in result.output
     assert "row 3: unknown interaction type: 'save'" in result.output

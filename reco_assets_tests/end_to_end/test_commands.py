@@ -7,7 +7,7 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-from reco_assets_tests.end_to_end.conftest import FIRST_DAY, LAST_DAY, Pipeline
+from reco_assets_tests.end_to_end.conftest import FIRST_DAY, LAST_DAY, Pipeline, failure
 
 _RELATIONS = (
     "SELECT relname, relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
@@ -66,7 +66,19 @@ def test_a_run_on_an_apps_database_leaves_nothing_of_dagsters_there(
     assert str(home / "dagster") in done.stdout
 
 
-def test_wrong_arguments_say_what_would_be_right(pipeline: Pipeline) -> None:
+def test_files_of_another_database_are_not_mixed_in(pipeline: Pipeline) -> None:
+    pipeline.extract_window()
+    assert pipeline.materialize("raw_interactions", "interaction_matrix").success
+    pipeline.query("UPDATE reco_created_objects SET created_at = created_at + interval '1 day'")
+    message = failure(pipeline.materialize("interaction_matrix"))
+    assert "extracted from another database" in message
+    assert "RECO_STORAGE_DIR" in message
+
+
+def test_wrong_arguments_say_what_would_be_right(pipeline: Pipeline, tmp_path: Path) -> None:
+    misspelled, broken = tmp_path / "misspelled.yaml", tmp_path / "broken.yaml"
+    misspelled.write_text("ops: {user_knn_model: {config: {n_neighbours: 5}}}")
+    broken.write_text("ops: [")
     tomorrow = str(LAST_DAY + timedelta(days=5))
     for arguments, said in (
         (["run", "--partition", tomorrow], "not over yet"),
@@ -74,6 +86,8 @@ def test_wrong_arguments_say_what_would_be_right(pipeline: Pipeline) -> None:
         (["run", "--from", str(LAST_DAY), "--to", str(FIRST_DAY)], "upside down"),
         (["run", "--assets", "user_recomendations"], "There are: raw_interactions"),
         (["run", "--to", str(LAST_DAY)], "--to needs --from"),
+        (["run", "--config", str(broken)], "is not YAML"),
+        (["run", "--assets", "user_knn_model", "--config", str(misspelled)], "n_neighbours"),
         (["recommend", "no-uuid"], "is not a UUID"),
         (["demo"], "Unset it for the demo"),
     ):

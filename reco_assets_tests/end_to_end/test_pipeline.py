@@ -181,14 +181,15 @@ def test_settings_of_a_single_run_reach_the_model(pipeline: Pipeline) -> None:
     assert pipeline.value(longest) == 4
 
 
-def test_a_setting_out_of_range_is_refused_before_the_step_writes(pipeline: Pipeline) -> None:
+def test_a_setting_out_of_range_is_refused_before_any_step_writes(pipeline: Pipeline) -> None:
     pipeline.extract_window()
+    before = sorted(pipeline.storage.raw_interactions.iterdir())
     result = pipeline.materialize(config={"user_knn_model": {"n_neighbors": 0}})
     message = failure(result)
-    assert "n_neighbors = 0" in message
+    assert "user_knn_model: n_neighbors = 0" in message
     assert "greater than or equal to 1" in message
     assert not any(e.event_type_value == "STEP_UP_FOR_RETRY" for e in result.all_events)
-    assert not pipeline.storage.model(LAST_DAY).exists()
+    assert sorted(pipeline.storage.raw_interactions.iterdir()) == before
 
 
 def test_every_asset_is_described_owned_grouped_and_typed() -> None:
