@@ -69,11 +69,12 @@ SELECT * FROM (
 ) judged WHERE reason IS NOT NULL
 ON CONFLICT DO NOTHING
 """
+# A join, not EXISTS: that would first make all interactions unique, and few rows are found twice.
 _SEEN = """
 INSERT INTO pg_temp.reco_dropped
 SELECT n.ctid, n.user_id, n.generation_id <> :generation_id, 'seen' FROM user_recommendations_next n
-WHERE {these} AND EXISTS (
-    SELECT FROM user_interactions i WHERE i.user_id = n.user_id AND i.post_id = n.post_id)
+JOIN user_interactions i ON i.user_id = n.user_id AND i.post_id = n.post_id
+WHERE {these}
 ON CONFLICT DO NOTHING
 """
 _HIDDEN = """
