@@ -45,7 +45,7 @@ class CorruptArtifact(RecoError):
 
 
 class StorageFull(RecoError):
-    """The file system ran out of space or refused the write; the previous file is untouched."""
+    """The file system ran out of space; the previous file is untouched."""
 
 
 class StorageUnwritable(RecoError):

@@ -50,6 +50,16 @@ def _check_weights(weights: dict[str, float]) -> dict[str, float]:
 InteractionWeights = Annotated[
     dict[str, float], NoDecode, BeforeValidator(_parse_weights), AfterValidator(_check_weights)
 ]
+
+
+def _absolute(path: Path) -> Path:
+    """Children with another working directory must mean the same place."""
+    if wrong := set("?%") & set(str(path)):
+        raise ValueError(f"a path with {' or '.join(sorted(wrong))} cannot be written as an SQLite URL")
+    return path.expanduser().absolute()
+
+
+Directory = Annotated[Path, AfterValidator(_absolute)]
 OptionalDays = Annotated[float | None, BeforeValidator(_none_by_name)]
 SimilarityWeighting = Literal["none", "tfidf", "sqrt_tfidf", "binary_tfidf", "bm25"]
 VoteWeighting = Literal["raw", "sqrt", "binary"]
@@ -125,7 +135,7 @@ class Settings(BaseSettings, ModelSettings):
         env_prefix=ENV_PREFIX, extra="forbid", frozen=True, env_ignore_empty=True
     )
 
-    home: Path = Field(
+    home: Directory = Field(
         default_factory=lambda: default_home(),
         description="Where local state lives: embedded PostgreSQL, MLflow, Dagster, logs.",
     )
@@ -151,7 +161,7 @@ class Settings(BaseSettings, ModelSettings):
         3, ge=0, le=100, description="Times a lost or refused connection is tried again."
     )
 
-    storage_dir: Path | None = Field(
+    storage_dir: Directory | None = Field(
         None, description="Where Parquet files and model artifacts go; empty: RECO_HOME/storage."
     )
     mlflow_tracking_uri: str | None = Field(
@@ -223,8 +233,8 @@ class Settings(BaseSettings, ModelSettings):
         """
         known = {ENV_PREFIX + name.upper() for name in cls.model_fields}
         for name in os.environ:
-            if name.startswith(ENV_PREFIX) and name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
+            if name.upper().startswith(ENV_PREFIX) and name.upper() not in known:
+                near = difflib.get_close_matches(name.upper(), known, n=1)
                 hint = f" Did you mean {near[0]}?" if near else ""
                 raise SettingsError(f"Unknown setting {name}.{hint} docs/settings.md lists them all.")
         try:

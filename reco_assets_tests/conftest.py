@@ -22,7 +22,7 @@ collect_ignore = [] if _IN_CHECKOUT else ["test_docs.py", "test_deployment.py"]
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """A developer's own RECO_… settings must not bend a test."""
     for name in list(os.environ):
-        if name.startswith(("RECO_", "DAGSTER_", "MLFLOW_")):
+        if name.upper().startswith(("RECO_", "DAGSTER_", "MLFLOW_")):
             monkeypatch.delenv(name)
 
 
@@ -75,3 +75,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory.mkdir()
     monkeypatch.setenv("RECO_HOME", str(directory))
     return directory
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """In continuous integration a skipped test is a failed one: nobody would notice it."""
+    report = yield
+    if os.environ.get("CI") and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped under CI: {report.longrepr}"
+    return report

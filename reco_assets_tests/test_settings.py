@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from reco_assets.errors import SettingsError
@@ -37,3 +39,22 @@ def test_interaction_weights_read_from_a_shell_spelling(monkeypatch: pytest.Monk
 
 def test_a_password_never_reaches_a_message() -> None:
     assert redact("postgresql://app:s3cret@db:5432/x") == "postgresql://app:***@db:5432/x"
+
+
+def test_a_relative_home_means_the_same_place_for_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECO_HOME", "somewhere")
+    settings = Settings.load()
+    assert settings.home == Path.cwd() / "somewhere"
+    assert str(Path.cwd() / "somewhere") in settings.tracking_uri
+
+
+def test_a_misspelled_setting_is_refused_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("reco_window_dayz", "3")
+    with pytest.raises(SettingsError, match="RECO_WINDOW_DAYS"):
+        Settings.load()
+
+
+def test_a_home_that_no_url_can_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECO_HOME", "/tmp/what?")
+    with pytest.raises(SettingsError, match="SQLite URL"):
+        Settings.load()

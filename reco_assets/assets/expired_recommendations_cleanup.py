@@ -35,8 +35,8 @@ def expired_recommendations_cleanup(
     Also points the alias `champion` at the live model, should a publication have been cut off before
     that. Daily Parquet files of raw interactions stay: they are what a past day is replayed from.
     """
+    from reco_assets.pipeline.publication import align_champion
     from reco_assets.pipeline.reports import utc_now
-    from reco_assets.store.generations import live_generation
     from reco_assets.store.retention import delete_expired
 
     settings = postgres.settings
@@ -44,9 +44,7 @@ def expired_recommendations_cleanup(
         deleted = delete_expired(postgres.engine, now=utc_now(), batch_size=settings.cleanup_batch_size)
         removed = storage.remove_archives(utc_now(), settings.archive_days, context.log.info)
         with postgres.transaction() as connection:
-            live = live_generation(connection)
-        if live is not None and live.model_version is not None:
-            model_registry.set_champion(model_registry.version_of(live.model_version))
+            align_champion(model_registry, connection)
     return dg.MaterializeResult(
         metadata={"deleted_rows": deleted, "removed_files": dg.MetadataValue.json(removed)}
     )

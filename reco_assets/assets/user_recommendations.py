@@ -59,6 +59,7 @@ def user_recommendations(
     from reco_assets.pipeline.provenance import registered_version
     from reco_assets.pipeline.publication import (
         ListLimits,
+        align_champion,
         compute_lists,
         judge_lists,
         publish_lists,
@@ -97,7 +98,8 @@ def user_recommendations(
         )
         if publication.status == "live":
             try:
-                model_registry.set_champion(registered.version)
+                with postgres.transaction() as connection:
+                    align_champion(model_registry, connection)
             except TrackingUnavailable as error:
                 # The lists are live: failing would publish them again. The cleanup aligns the alias.
                 context.log.warning(f"The alias champion was not moved. {error}")

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import sys
 
 import click
@@ -58,6 +59,8 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point: expected failures print their message and exit with 1, without a traceback."""
+    # So that a terminated command leaves its servers as an interrupted one does: in order.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         if os.environ.get("RECO_ALERT_URLS"):
             from reco_assets.alerting import check_alert_urls

@@ -1,10 +1,8 @@
 """`reco dev`."""
 
 import os
-import signal
 import sys
 import time
-from types import FrameType
 
 import click
 
@@ -20,6 +18,7 @@ def command(port: int, mlflow_port: int) -> None:
     replaced by a free one.
     """
     from reco_assets.alerting import check_alert_urls
+    from reco_assets.cli.runs import dagster_instance
     from reco_assets.local.processes import Service, free_port, services
     from reco_assets.local.stack import deployment_file, local_stack
     from reco_assets.settings import Settings
@@ -27,12 +26,13 @@ def command(port: int, mlflow_port: int) -> None:
 
     settings = Settings.load()
     check_alert_urls(settings.alert_urls)
-    signal.signal(signal.SIGTERM, _interrupt)
     with local_stack(settings) as complete:
         if settings.database_url is None:
             migrate.upgrade(complete)
         else:
             migrate.check(complete)
+        with dagster_instance():
+            pass  # closes the runs of killed commands, which would take the daemon's places
         dagster_url = f"http://127.0.0.1:{free_port(port)}"
         # Without a server of its own, MLflow keeps its store below RECO_HOME and gets a UI here.
         mlflow_url = settings.mlflow_url
@@ -80,7 +80,3 @@ def command(port: int, mlflow_port: int) -> None:
                     time.sleep(1)
             except KeyboardInterrupt:
                 click.echo("\nStopping")
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # the signal module passes them
-    raise KeyboardInterrupt

@@ -1,15 +1,19 @@
 """Launching the pipeline from the command line, with its progress on the terminal."""
 
 import logging
+import os
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import click
 import dagster as dg
+from dagster_shared.check import CheckError
 
 from reco_assets.errors import BadInput
 from reco_assets.names import PIPELINE_ASSETS, RAW_INTERACTIONS
@@ -18,6 +22,7 @@ from reco_assets.settings import Settings
 # The tags by which Dagster itself starts one run over a range of partitions.
 _RANGE_START = "dagster/asset_partition_range_start"
 _RANGE_END = "dagster/asset_partition_range_end"
+_PROCESS = "reco/process"
 
 
 def yesterday() -> date:
@@ -84,7 +89,24 @@ progress = dg.LoggerDefinition(_progress_logger, description="A line per step on
 def dagster_instance() -> Iterator[dg.DagsterInstance]:
     """The instance that DAGSTER_HOME (set by `local_stack`) names."""
     with dg.DagsterInstance.get() as instance:
+        close_dead_runs(instance)
         yield instance
+
+
+def close_dead_runs(instance: dg.DagsterInstance) -> int:
+    """Close the runs of killed commands on this machine; returns how many.
+
+    Nobody else would for hours, and meanwhile they take the places of the daemon's queue.
+    """
+    unfinished = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+    closed = 0
+    for run in instance.get_runs(dg.RunsFilter(statuses=unfinished)):
+        process = run.tags.get(_PROCESS)
+        if process is None or process.split(":")[0] != socket.gethostname() or process == _process(process):
+            continue
+        instance.report_run_failed(run, "The process of this run is gone: it was killed. Run the day again.")
+        closed += 1
+    return closed
 
 
 def run_days(
@@ -141,6 +163,9 @@ def failure_message(result: dg.ExecuteInProcessResult) -> str:
             while error is not None and error.cause is not None:
                 error = error.cause
             return error.message.strip() if error is not None else "no message"
+    for event in result.all_events:
+        if event.event_type_value == "RUN_FAILURE" or event.event_type_value == "PIPELINE_FAILURE":
+            return str(event.message or "no message")
     return "no step failed; see the run in the Dagster UI"
 
 
@@ -181,12 +206,15 @@ def _materialize(
             asset_selection=[dg.AssetKey(name) for name in selection],
             run_config={"loggers": {"progress": {"config": {}}}} | _only(selection, run_config or {}),
             raise_on_error=False,
-            tags=tags | {"reco/command": "reco run"},
+            # A command that was killed is not started again behind its user's back.
+            tags=tags | {_PROCESS: _process(), "dagster/max_retries": "0"},
             **partition,
         )
     except dg.DagsterInvalidConfigError as error:
         problems = "; ".join(problem.message for problem in error.errors)
         raise BadInput(f"The run config does not fit: {problems}") from None
+    except CheckError as error:
+        raise BadInput(f"The run config does not fit: {error}") from None
 
 
 def _only(selection: Sequence[str], run_config: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,6 +226,16 @@ def _only(selection: Sequence[str], run_config: Mapping[str, Any]) -> dict[str, 
         name: section for name, section in ops.items() if name in selection or name not in PIPELINE_ASSETS
     }
     return dict(run_config) | {"ops": kept}
+
+
+def _process(same_pid_as: str | None = None) -> str:
+    """Host, pid and start of this process, or of whoever has that pid now: a pid alone is used again."""
+    pid = same_pid_as.split(":")[1] if same_pid_as else str(os.getpid())
+    try:
+        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        started = "gone" if same_pid_as else "unknown"
+    return f"{socket.gethostname()}:{pid}:{started}"
 
 
 def _span(first: date, last: date) -> str:

@@ -23,7 +23,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -305,7 +305,10 @@ def _create_databases(address: ServerAddress, databases: tuple[str, ...]) -> Non
         present = {row[0] for row in connection.execute("SELECT datname FROM pg_database")}
         for name in databases:
             if name not in present:
-                connection.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))
+                statement = psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name))
+                # Another first command may be faster; it reports either way, depending on the instant.
+                with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+                    connection.execute(statement)
 
 
 def _stop(pid: int) -> None:

@@ -65,13 +65,18 @@ def deployment_file(name: str) -> Path:
 
 def prepare_home(settings: Settings) -> None:
     """Create the directories below RECO_HOME and put dagster.yaml where Dagster looks for it."""
-    for directory in (settings.home, settings.home / "mlflow", settings.home / "logs", settings.storage):
-        directory.mkdir(parents=True, exist_ok=True)
-    dagster_home = settings.home / "dagster"
-    dagster_home.mkdir(exist_ok=True)
-    source, target = deployment_file("dagster.yaml"), dagster_home / "dagster.yaml"
-    if not target.exists() or target.read_bytes() != source.read_bytes():
-        shutil.copyfile(source, target)
+    home = settings.home
+    source, target = deployment_file("dagster.yaml"), home / "dagster" / "dagster.yaml"
+    try:
+        for directory in (home, home / "mlflow", home / "logs", target.parent, settings.storage):
+            directory.mkdir(parents=True, exist_ok=True)
+        if not target.exists() or target.read_bytes() != source.read_bytes():
+            shutil.copyfile(source, target)
+    except OSError as error:
+        raise SettingsError(
+            f"Cannot write below RECO_HOME = {home} (or RECO_STORAGE_DIR): {error}. Set it to a directory "
+            "that this user can write to."
+        ) from None
 
 
 def _dagster_url(url: str) -> str:

@@ -26,9 +26,10 @@ from reco_assets.recommender.quality import (
 )
 from reco_assets.recommender.recommendation_lists import RecommendationLists
 from reco_assets.recommender.user_knn import UserKNNRecommender
+from reco_assets.resources.mlflow_tracking import ModelRegistry
 from reco_assets.resources.storage import FileStorage, end_of_day_us, read_json, replacing
 from reco_assets.store.copy_buffer import RecommendationRows
-from reco_assets.store.generations import Generation, Origin, record_refused
+from reco_assets.store.generations import Generation, Origin, live_generation, record_refused
 from reco_assets.store.publish import Publication, publish
 
 if TYPE_CHECKING:
@@ -124,6 +125,13 @@ def judge_lists(
         "weights_were_valid": weights_valid(matrix, built["interaction_weights"], built["max_repeats"]),
         "model_passed_its_checks": model_passed,
     }
+
+
+def align_champion(registry: ModelRegistry, connection: "Connection") -> None:
+    """Point `champion` at the model whose lists are live now, whoever published them."""
+    live = live_generation(connection)
+    if live is not None and live.model_version is not None:
+        registry.set_champion(registry.version_of(live.model_version))
 
 
 def refuse(

@@ -40,8 +40,13 @@ def mlflow_run(context: dg.InitResourceContext) -> Iterator[Any]:
     """
     # What they say at every run and nobody here can change.
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    for name, value in (
+        ("MLFLOW_LOGGING_LEVEL", "WARNING"),
+        ("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false"),
+        ("GIT_PYTHON_REFRESH", "quiet"),  # where there is no git
+    ):
+        os.environ.setdefault(name, value)
+    logging.getLogger("mlflow.utils.git_utils").setLevel(logging.ERROR)
     import mlflow
     from dagster_mlflow import mlflow_tracking
 

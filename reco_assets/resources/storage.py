@@ -1,5 +1,6 @@
 """Where each asset keeps its files: `<base>/<asset>/<partition date>…`."""
 
+import errno
 import fcntl
 import json
 import os
@@ -12,7 +13,13 @@ from typing import Any, BinaryIO
 
 import dagster as dg
 
-from reco_assets.errors import CorruptArtifact, MissingUpstream, SettingsError, StorageFull
+from reco_assets.errors import (
+    CorruptArtifact,
+    MissingUpstream,
+    SettingsError,
+    StorageFull,
+    StorageUnwritable,
+)
 from reco_assets.names import (
     INTERACTION_MATRIX,
     RAW_INTERACTIONS,
@@ -124,9 +131,9 @@ class FileStorage(dg.ConfigurableResource):
             lock.parent.mkdir(parents=True, exist_ok=True)
             file = lock.open("w")
         except OSError as error:
-            raise StorageFull(
-                f"Cannot write below {self.base_dir}: {error.strerror}. Free space there, or set "
-                "RECO_STORAGE_DIR to a directory this user can write to."
+            raise StorageUnwritable(
+                f"Cannot write below {self.base_dir}: {error.strerror}. Set RECO_STORAGE_DIR to a directory "
+                "that this user can write to and that has space left."
             ) from error
         with file:
             try:
@@ -142,7 +149,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """Write a file under a temporary name, sync and rename it: a reader sees the old one or the new one.
 
     Raises:
-        StorageFull: The file system refused the write; the previous file is untouched.
+        StorageFull, StorageUnwritable: The write was refused; the previous file is untouched.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -153,9 +160,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise StorageFull(
-            f"Cannot write {path}: {error.strerror or error}. Free space there and run the same command "
-            "again; the previous version is untouched."
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        raise (StorageFull if full else StorageUnwritable)(
+            f"Cannot write {path}: {error.strerror or error}. "
+            f"{'Free space there' if full else 'Make it writable'} and run the same command again; the "
+            "previous version is untouched."
         ) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ one statement and for one lock. A `timestamp` without zone, as some ORMs make th
 as UTC.
 """
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -187,6 +188,11 @@ def _read_url(settings: Settings) -> tuple[sa.URL, bool]:
         ) from None
     if url.get_backend_name() not in ("postgresql", "postgres"):
         raise SettingsError(f"RECO_DATABASE_URL starts with {url.drivername}://; only postgresql:// works.")
+    if "@" in (url.database or ""):
+        raise SettingsError(
+            "RECO_DATABASE_URL has an @ behind the host: percent-encode special characters in the password "
+            "(@ is %40, / is %2F)."
+        )
     schema = url.query.get("schema", settings.database_schema)
     if schema != settings.database_schema:
         raise SettingsError(
@@ -197,12 +203,17 @@ def _read_url(settings: Settings) -> tuple[sa.URL, bool]:
     return url.set(drivername="postgresql+psycopg").difference_update_query(_PRISMA_PARAMETERS), pooler
 
 
+def _milliseconds(seconds: float) -> str:
+    """At least 1: PostgreSQL takes 0 for no limit."""
+    return str(max(1, math.ceil(seconds * 1000)))
+
+
 def _connection_parameters(settings: Settings, url: sa.URL, application_name: str) -> dict[str, str]:
     session = {
         "search_path": settings.database_schema,
         "timezone": "UTC",
-        "statement_timeout": f"{settings.statement_timeout_s * 1000:.0f}",
-        "lock_timeout": f"{settings.lock_timeout_s * 1000:.0f}",
+        "statement_timeout": _milliseconds(settings.statement_timeout_s),
+        "lock_timeout": _milliseconds(settings.lock_timeout_s),
     }
     options = " ".join(f"-c {name}={value}" for name, value in session.items())
     given = url.query.get("options", "")

@@ -188,7 +188,10 @@ def check_file(
         for chunk in source.chunks():
             if checked.rules.time_unit == "auto" and len(chunk.rows):
                 checked.rules = replace(checked.rules, time_unit=guess_time_unit(chunk.columns["time"]))
-            good, bad, unknown = judge(chunk, checked.rules)
+            rules = checked.rules
+            if rules.time_unit == "auto":  # so far only misshapen rows, which have no time to tell from
+                rules = replace(rules, time_unit="iso")
+            good, bad, unknown = judge(chunk, rules)
             _count(checked, good, bad, unknown, start_us)
             if writer:
                 writer.writerows(bad)
@@ -367,7 +370,7 @@ def _posts(
 ) -> tuple[NewPosts, Array, Array]:
     """The chunk's posts and their authors, who are users: (posts, author ids, author times)."""
     distinct, row = np.unique(post_codes, return_index=True)
-    titles = [f"Post {checked.posts.name(code)}" for code in distinct.tolist()]
+    titles = [f"Post {checked.posts.name(code)}".replace("\0", "") for code in distinct.tolist()]
     for place, title in _texts_at(good.titles, row):
         titles[place] = title
     nobody = np.frombuffer(uuid5(namespace, "author unknown").bytes, dtype=np.uint8)

@@ -144,7 +144,13 @@ def _csv_columns(path: Path, head: bytes, encoding: str, delimiter: str | None) 
     text = io.TextIOWrapper(io.BytesIO(head), encoding=encoding, errors="replace", newline="").read()
     line = text.lstrip("\ufeff").splitlines()[0]
     delimiter = delimiter or max(",;\t|", key=line.count)
-    columns = next(csv.reader(io.StringIO(text.lstrip("\ufeff")), delimiter=delimiter))
+    try:
+        columns = next(csv.reader(io.StringIO(text.lstrip("\ufeff")), delimiter=delimiter))
+    except csv.Error as error:
+        raise BadInput(
+            f"{path} cannot be read as CSV: {error}. Expected text with a header line; convert bare carriage "
+            "returns to line feeds, or pass --encoding."
+        ) from None
     return columns, delimiter
 
 

@@ -91,3 +91,17 @@ def test_the_doctor_fails_where_the_database_is_out_of_reach(
     result = _run(doctor_command)
     assert result.exit_code == 1
     assert result.output.startswith("ERROR  connection:")
+
+
+def test_zero_bytes_and_unclosed_quotes_are_survived(database: None, tmp_path: Path) -> None:
+    path = tmp_path / "zero.csv"
+    path.write_bytes(b"user,item,type,timestamp\nu1,p\0x,view,1760000000\n")
+    loaded = _run(import_command, str(path))
+    assert loaded.exit_code == 0, loaded.output
+    path = tmp_path / "unclosed.csv"
+    path.write_text('user,item,type,timestamp\nu1,"p1,view,1760000000\nu2,p2,view,1760000000\n')
+    assert isinstance(_run(import_command, str(path), "--dry-run").exception, BadInput)
+    path = tmp_path / "old-mac.csv"
+    path.write_bytes(b"user,item,type,timestamp\ru1,p1,view,1760000000\r")
+    outcome = _run(import_command, str(path), "--dry-run")
+    assert outcome.exception is None or isinstance(outcome.exception, (BadInput, SystemExit))

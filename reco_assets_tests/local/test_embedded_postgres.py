@@ -140,3 +140,16 @@ def test_a_port_that_somebody_took_in_between_leads_to_another_try_on_another(
         with embedded_postgres(directory) as server:
             assert server.port != taken.getsockname()[1]
     assert offered == []
+
+
+def test_two_first_users_at_once_both_get_their_databases(directory: Path) -> None:
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from reco_assets.local.embedded_postgres import embedded_postgres\n"
+        "with embedded_postgres(Path(sys.argv[1]), databases=('a', 'b', 'c', 'd')):\n"
+        "    pass\n"
+    )
+    users = [subprocess.Popen([sys.executable, "-c", script, directory]) for _ in range(4)]
+    assert [user.wait() for user in users] == [0, 0, 0, 0]
+    assert running_server(directory) is None
