@@ -2,26 +2,15 @@
 
 import dagster as dg
 
-from reco_assets.assets.partitions import (
-    GROUP,
-    OWNERS,
-    daily_partitions,
-    explained,
-    retry_transient_errors,
-)
+from reco_assets.assets.partitions import daily_asset, explained
 from reco_assets.assets.user_recommendations import user_recommendations
 from reco_assets.resources.mlflow_tracking import ModelRegistry
 from reco_assets.resources.postgres import PostgresResource
 from reco_assets.resources.storage import FileStorage
 
 
-@dg.asset(
+@daily_asset(
     deps=[user_recommendations],
-    partitions_def=daily_partitions,
-    backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=1),
-    retry_policy=retry_transient_errors,
-    group_name=GROUP,
-    owners=OWNERS,
     kinds={"postgres"},
 )
 def expired_recommendations_cleanup(

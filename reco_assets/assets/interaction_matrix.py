@@ -2,27 +2,15 @@
 
 import dagster as dg
 
-from reco_assets.assets.partitions import (
-    GROUP,
-    OWNERS,
-    daily_partitions,
-    explained,
-    partition_day,
-    retry_transient_errors,
-)
+from reco_assets.assets.partitions import daily_asset, explained, partition_day
 from reco_assets.assets.raw_interactions import raw_interactions
 from reco_assets.resources.postgres import PostgresResource
 from reco_assets.resources.run_config import InteractionMatrixConfig, check_run_config
 from reco_assets.resources.storage import FileStorage, end_of_day_us
 
 
-@dg.asset(
+@daily_asset(
     deps=[raw_interactions],
-    partitions_def=daily_partitions,
-    backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=1),
-    retry_policy=retry_transient_errors,
-    group_name=GROUP,
-    owners=OWNERS,
     kinds={"numpy", "scipy"},
 )
 def interaction_matrix(

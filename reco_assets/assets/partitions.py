@@ -1,8 +1,9 @@
 """What all assets share: the daily partitions, how a step reports failure, and how it is retried."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
+from typing import Any
 
 import dagster as dg
 
@@ -19,6 +20,23 @@ daily_partitions = dg.DailyPartitionsDefinition(
 
 retry_transient_errors = dg.RetryPolicy(max_retries=2, delay=3, backoff=dg.Backoff.EXPONENTIAL)
 """For a lost connection or a busy lock. `explained` keeps it from repeating what cannot get better."""
+
+
+def daily_asset(
+    *,
+    backfill_policy: dg.BackfillPolicy = dg.BackfillPolicy.multi_run(max_partitions_per_run=1),  # noqa: B008
+    **arguments: Any,
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """`dg.asset` with what all assets of the pipeline have in common; a backfill takes a run per day."""
+    decorate: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(
+        partitions_def=daily_partitions,
+        backfill_policy=backfill_policy,
+        retry_policy=retry_transient_errors,
+        group_name=GROUP,
+        owners=OWNERS,
+        **arguments,
+    )
+    return decorate
 
 
 @contextmanager

@@ -4,18 +4,14 @@ from datetime import date, timedelta
 
 import dagster as dg
 
-from reco_assets.assets.partitions import GROUP, OWNERS, daily_partitions, explained, retry_transient_errors
+from reco_assets.assets.partitions import daily_asset, explained
 from reco_assets.resources.postgres import PostgresResource
 from reco_assets.resources.run_config import check_run_config
 from reco_assets.resources.storage import FileStorage
 
 
-@dg.asset(
-    partitions_def=daily_partitions,
+@daily_asset(
     backfill_policy=dg.BackfillPolicy.single_run(),
-    retry_policy=retry_transient_errors,
-    group_name=GROUP,
-    owners=OWNERS,
     kinds={"postgres", "parquet"},
 )
 def raw_interactions(

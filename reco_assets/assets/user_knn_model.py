@@ -5,27 +5,15 @@ from typing import Any
 import dagster as dg
 
 from reco_assets.assets.interaction_matrix import interaction_matrix
-from reco_assets.assets.partitions import (
-    GROUP,
-    OWNERS,
-    daily_partitions,
-    explained,
-    partition_day,
-    retry_transient_errors,
-)
+from reco_assets.assets.partitions import daily_asset, explained, partition_day
 from reco_assets.resources.mlflow_tracking import ModelRegistry
 from reco_assets.resources.postgres import PostgresResource
 from reco_assets.resources.run_config import UserKNNConfig
 from reco_assets.resources.storage import FileStorage
 
 
-@dg.asset(
+@daily_asset(
     deps=[interaction_matrix],
-    partitions_def=daily_partitions,
-    backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=1),
-    retry_policy=retry_transient_errors,
-    group_name=GROUP,
-    owners=OWNERS,
     kinds={"numba", "mlflow"},
 )
 def user_knn_model(

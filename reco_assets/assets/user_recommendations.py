@@ -4,14 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from reco_assets.assets.partitions import (
-    GROUP,
-    OWNERS,
-    daily_partitions,
-    explained,
-    partition_day,
-    retry_transient_errors,
-)
+from reco_assets.assets.partitions import daily_asset, explained, partition_day
 from reco_assets.assets.user_knn_model import user_knn_model
 from reco_assets.errors import TrackingUnavailable
 from reco_assets.resources.mlflow_tracking import ModelRegistry
@@ -30,17 +23,12 @@ LIST_CHECKS = {
 }
 
 
-@dg.asset(
+@daily_asset(
     deps=[user_knn_model],
-    partitions_def=daily_partitions,
-    backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=1),
-    retry_policy=retry_transient_errors,
     check_specs=[
         dg.AssetCheckSpec(name, asset="user_recommendations", description=text, blocking=True)
         for name, text in LIST_CHECKS.items()
     ],
-    group_name=GROUP,
-    owners=OWNERS,
     kinds={"postgres", "parquet"},
 )
 def user_recommendations(

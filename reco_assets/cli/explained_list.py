@@ -49,7 +49,7 @@ class ExplainedList:
     posts: tuple[ExplainedPost, ...]
 
 
-def explain_list(settings: Settings, user_id: UUID | None, n: int, n_voters: int) -> ExplainedList:
+def explain_list(settings: Settings, user: str | None, n: int, n_voters: int) -> ExplainedList:
     """Read the list and take each score apart with the model that computed it.
 
     Raises:
@@ -75,8 +75,7 @@ def explain_list(settings: Settings, user_id: UUID | None, n: int, n_voters: int
             live = live_generation(connection)
             if live is None:
                 raise NoInteractions("Nothing was published yet. Run `reco run` (or `reco demo`) first.")
-            if user_id is None:
-                user_id = user_with_longest_list(connection, now=now)
+            user_id = _find_user(connection, user) if user else user_with_longest_list(connection, now=now)
             if user_id is None or not user_exists(connection, user_id):
                 raise BadInput(f"No user {user_id} in table users.")
             rows = recommendations_of(connection, user_id, now=now, n=n)
@@ -85,8 +84,8 @@ def explain_list(settings: Settings, user_id: UUID | None, n: int, n_voters: int
             made_by = generation(connection, rows[0].generation_id) if rows else live
         # Between two transactions: a model may have to be fetched, and nothing should wait for that.
         model = _model_of(settings, made_by or live)
-        user = int(model.rows_of_users(_as_bytes([user_id]))[0])
-        explanations = {row.post_id: _explain(model, user, row.post_id) for row in rows}
+        row_of_user = int(model.rows_of_users(_as_bytes([user_id]))[0])
+        explanations = {row.post_id: _explain(model, row_of_user, row.post_id) for row in rows}
         shown = {
             post_id: [] if explanation is None else explanation.voters[:n_voters]
             for post_id, explanation in explanations.items()
@@ -124,7 +123,7 @@ def explain_list(settings: Settings, user_id: UUID | None, n: int, n_voters: int
         for row in rows
         for explanation in (explanations[row.post_id],)
     ]
-    neighbors = model.kneighbors(np.array([user]))[0][0] if user >= 0 else np.empty(0)
+    neighbors = model.kneighbors(np.array([row_of_user]))[0][0] if row_of_user >= 0 else np.empty(0)
     first = rows[0] if rows else None
     return ExplainedList(
         user_id=user_id,
@@ -184,6 +183,19 @@ def as_dict(explained: ExplainedList) -> dict[str, Any]:
     content = json.loads(json.dumps(asdict(explained), default=plain))
     assert isinstance(content, dict)
     return content
+
+
+def _find_user(connection: Any, text: str) -> UUID:
+    from reco_assets.store.evidence import users_like
+
+    try:
+        return UUID(text)
+    except ValueError:
+        found = users_like(connection, text, n=2)
+    if len(found) == 1:
+        return found[0]
+    problem = "fits several users" if found else "is not a UUID, nor the beginning of one that has a list"
+    raise BadInput(f"{text!r} {problem}. Give more of it; imported ids have UUIDs, see `reco import --help`.")
 
 
 def _model_of(settings: Settings, generation: Any) -> Any:

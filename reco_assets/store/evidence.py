@@ -56,6 +56,15 @@ def creation_times(connection: sa.Connection, post_ids: Sequence[UUID]) -> Mappi
     return {UUID(post_id): created_at for post_id, created_at in rows if created_at is not None}
 
 
+def users_like(connection: sa.Connection, prefix: str, *, n: int) -> list[UUID]:
+    """At most `n` users with a published list whose id begins with `prefix`, lowest first."""
+    query = sa.text(
+        "SELECT DISTINCT user_id::text FROM user_recommendations "
+        "WHERE starts_with(user_id::text, :prefix) ORDER BY 1 LIMIT :n"
+    )
+    return [UUID(found) for found in connection.scalars(query, {"prefix": prefix.lower(), "n": n})]
+
+
 def user_with_longest_list(connection: sa.Connection, *, now: datetime) -> UUID | None:
     """Somebody to show a list of; the lowest id among equals, None when nothing is live."""
     found = connection.scalar(_LONGEST, {"now": now})

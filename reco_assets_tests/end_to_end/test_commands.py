@@ -45,7 +45,7 @@ def test_a_run_on_an_apps_database_leaves_nothing_of_dagsters_there(
 
     # The list is explained by the model that made it; shares add up.
     user = live[0][0]
-    done = _reco("recommend", str(user), "-n", "3", "--voters", "100", "--json", RECO_HOME=str(home))
+    done = _reco("recommend", str(user)[:18], "-n", "3", "--voters", "100", "--json", RECO_HOME=str(home))
     assert done.returncode == 0, done.stderr
     explained = json.loads(done.stdout)
     assert explained["user_id"] == str(user)
@@ -57,6 +57,10 @@ def test_a_run_on_an_apps_database_leaves_nothing_of_dagsters_there(
         for voter in post["voters"]:
             assert voter["interactions"] != "interaction since deleted"
 
+    done = _reco("recommend", "no-uuid", RECO_HOME=str(home))
+    assert done.returncode == 1
+    assert "'no-uuid' is not a UUID" in done.stderr
+
     # Any command finds its way to the same parts.
     script = 'echo "$RECO_DATABASE_URL" && dagster instance info | head -3'
     done = _reco(
@@ -64,6 +68,27 @@ def test_a_run_on_an_apps_database_leaves_nothing_of_dagsters_there(
     )
     assert pipeline.database_url in done.stdout
     assert str(home / "dagster") in done.stdout
+
+
+def test_two_runs_of_one_day_at_once_end_with_one_live_generation(
+    pipeline: Pipeline, open_tmp_path: Path
+) -> None:
+    home = open_tmp_path / "home"
+    (home / "mlflow").mkdir(parents=True)
+    (home / "mlflow" / "mlflow.db").write_bytes((pipeline.home / "mlflow" / "mlflow.db").read_bytes())
+    environment = dict(os.environ) | {"RECO_HOME": str(home)}
+    command = [sys.executable, "-m", "reco_assets", "run"]
+    runs = [
+        subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for _ in range(2)
+    ]
+    said = [run.communicate()[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], "\n".join(said)
+    statuses = pipeline.query("SELECT status, count(*) FROM recommendation_generations GROUP BY 1 ORDER BY 1")
+    assert statuses == [("live", 1), ("superseded", 1)]
+    assert len({row[3] for row in pipeline.live_rows()}) == 1
 
 
 def test_files_of_another_database_are_not_mixed_in(pipeline: Pipeline) -> None:
@@ -88,7 +113,7 @@ def test_wrong_arguments_say_what_would_be_right(pipeline: Pipeline, tmp_path: P
         (["run", "--to", str(LAST_DAY)], "--to needs --from"),
         (["run", "--config", str(broken)], "is not YAML"),
         (["run", "--assets", "user_knn_model", "--config", str(misspelled)], "n_neighbours"),
-        (["recommend", "no-uuid"], "is not a UUID"),
+        (["recommend", "no-uuid"], "Nothing was published yet"),
         (["demo"], "Unset it for the demo"),
     ):
         done = _reco(*arguments)

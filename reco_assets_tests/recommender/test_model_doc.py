@@ -1,12 +1,9 @@
 import doctest
 from pathlib import Path
 
-import pytest
-
 DOCUMENT = Path(__file__).parents[2] / "docs" / "model.md"
 
 
-@pytest.mark.skipif(not DOCUMENT.exists(), reason="installed without the documentation")
 def test_the_script_in_the_document_prints_what_it_says() -> None:
     results = doctest.testfile(str(DOCUMENT), module_relative=False)
     assert results.attempted > 5
