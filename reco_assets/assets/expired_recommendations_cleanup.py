@@ -32,8 +32,7 @@ def expired_recommendations_cleanup(
     with explained():
         deleted = delete_expired(postgres.engine, now=utc_now(), batch_size=settings.cleanup_batch_size)
         removed = storage.remove_archives(utc_now(), settings.archive_days, context.log.info)
-        with postgres.transaction() as connection:
-            align_champion(model_registry, connection)
+        align_champion(model_registry, postgres)
     return dg.MaterializeResult(
         metadata={"deleted_rows": deleted, "removed_files": dg.MetadataValue.json(removed)}
     )

@@ -86,8 +86,7 @@ def user_recommendations(
         )
         if publication.status == "live":
             try:
-                with postgres.transaction() as connection:
-                    align_champion(model_registry, connection)
+                align_champion(model_registry, postgres)
             except TrackingUnavailable as error:
                 # The lists are live: failing would publish them again. The cleanup aligns the alias.
                 context.log.warning(f"The alias champion was not moved. {error}")

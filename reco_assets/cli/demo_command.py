@@ -23,7 +23,7 @@ def command() -> None:
     from reco_assets.cli.report import print_report
     from reco_assets.cli.run_command import missing_days
     from reco_assets.errors import SettingsError
-    from reco_assets.local.stack import local_stack
+    from reco_assets.local.stack import deployment_file, local_stack
     from reco_assets.names import PIPELINE_ASSETS, RAW_INTERACTIONS
     from reco_assets.settings import Settings
     from reco_assets.store import migrate
@@ -71,12 +71,14 @@ def command() -> None:
             print_report(complete, engine, instance)
         engine.dispose()
     click.echo(f"\nDone in {time.monotonic() - began:.0f} s. Next:")
+    in_checkout = (deployment_file("workspace.yaml").parent / "Makefile").exists()
+    make, reco = ("make", ".venv/bin/reco") if in_checkout else ("reco", "reco")
     for line, meaning in (
-        ("make dev", "the same in the Dagster and MLflow UIs, with schedule and alerts"),
-        ("make test", "the whole suite"),
-        (".venv/bin/reco recommend", "another user's list, explained"),
-        (".venv/bin/reco run --from DAY --to DAY", "backfill"),
-        (".venv/bin/reco --help", "your own data: import, migrate, doctor"),
+        (f"{make} dev", "the same in the Dagster and MLflow UIs, with schedule and alerts"),
+        (f"{make} test", "the whole suite"),
+        (f"{reco} recommend", "another user's list, explained"),
+        (f"{reco} run --from DAY --to DAY", "backfill"),
+        (f"{reco} --help", "your own data: import, migrate, doctor"),
     ):
         click.echo(f"  {line:<40}{meaning}")
 

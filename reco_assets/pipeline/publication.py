@@ -27,6 +27,7 @@ from reco_assets.recommender.quality import (
 from reco_assets.recommender.recommendation_lists import RecommendationLists
 from reco_assets.recommender.user_knn import UserKNNRecommender
 from reco_assets.resources.mlflow_tracking import ModelRegistry
+from reco_assets.resources.postgres import PostgresResource
 from reco_assets.resources.storage import FileStorage, end_of_day_us, read_json, replacing
 from reco_assets.store.copy_buffer import RecommendationRows
 from reco_assets.store.generations import Generation, Origin, live_generation, record_refused
@@ -127,9 +128,10 @@ def judge_lists(
     }
 
 
-def align_champion(registry: ModelRegistry, connection: "Connection") -> None:
+def align_champion(registry: ModelRegistry, postgres: PostgresResource) -> None:
     """Point `champion` at the model whose lists are live now, whoever published them."""
-    live = live_generation(connection)
+    with postgres.transaction() as connection:
+        live = live_generation(connection)
     if live is not None and live.model_version is not None:
         registry.set_champion(registry.version_of(live.model_version))
 
