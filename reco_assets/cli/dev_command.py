@@ -1,6 +1,7 @@
 """`reco dev`."""
 
 import os
+import signal
 import sys
 import time
 
@@ -66,6 +67,9 @@ def command(port: int, mlflow_port: int) -> None:
                     ],
                     f"{dagster_url}/server_info",
                     logs / "dagster.log",
+                    # It sits out a SIGTERM. Its code server notices by its heartbeat that it is gone; its
+                    # webserver and daemon do not (1.13): docs/operations.md says what to do.
+                    signal.SIGKILL,
                 ),
                 environment,
                 settings.home,

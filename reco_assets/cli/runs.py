@@ -164,8 +164,11 @@ def failure_message(result: dg.ExecuteInProcessResult) -> str:
                 error = error.cause
             return error.message.strip() if error is not None else "no message"
     for event in result.all_events:
-        if event.event_type_value == "RUN_FAILURE" or event.event_type_value == "PIPELINE_FAILURE":
-            return str(event.message or "no message")
+        if event.is_failure and event.is_job_event:
+            cause = event.job_failure_data.error if event.job_failure_data else None
+            while cause is not None and cause.cause is not None:
+                cause = cause.cause
+            return (cause.message if cause is not None else event.message or "no message").strip()
     return "no step failed; see the run in the Dagster UI"
 
 

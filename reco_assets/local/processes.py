@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from reco_assets.errors import RecoError
@@ -27,6 +28,8 @@ class Service:
     command: Sequence[str]
     health_url: str
     log: Path
+    death_signal: int = signal.SIGTERM
+    """What it gets when its parent was killed."""
 
 
 class ServiceDied(RecoError):
@@ -52,7 +55,7 @@ class Services:
                 env=dict(environment),
                 cwd=cwd,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=partial(_die_with_parent, service.death_signal),
             )
         self._processes.append((service, process))
 
@@ -122,10 +125,10 @@ def free_port(preferred: int) -> int:
     raise ServiceDied("No free TCP port on 127.0.0.1.")
 
 
-def _die_with_parent() -> None:
-    """Ask Linux for a SIGTERM when the parent is gone, kill -9 included; elsewhere do without."""
+def _die_with_parent(number: int) -> None:
+    """Ask Linux for a signal when the parent is gone, kill -9 included; elsewhere do without."""
     try:
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
     except (OSError, AttributeError):
         return
 

@@ -56,8 +56,13 @@ def mlflow_run(context: dg.InitResourceContext) -> Iterator[Any]:
     mlflow.set_tracking_uri(given.get("mlflow_tracking_uri", settings.tracking_uri))
     name = given.get("experiment_name", settings.mlflow_experiment)
     if settings.mlflow_tracking_uri is None and mlflow.get_experiment_by_name(name) is None:
-        # Left to itself, a store without a server puts artifacts below the current directory.
-        mlflow.create_experiment(name, artifact_location=settings.artifact_root)
+        # Left to itself, a store without a server puts artifacts below the current directory. Another
+        # run may create the experiment in the same instant; then it is there, which is all we want.
+        try:
+            mlflow.create_experiment(name, artifact_location=settings.artifact_root)
+        except mlflow.exceptions.MlflowException:
+            if mlflow.get_experiment_by_name(name) is None:
+                raise
     configured = context.replace_config({"env": {}, "extra_tags": {}} | defaults | given)
     try:
         yield from mlflow_tracking.resource_fn(configured)
