@@ -1,5 +1,6 @@
 """The simple recommenders that a model has to beat, with the same masks and the same output."""
 
+from abc import ABC, abstractmethod
 from typing import Any, Self
 
 import numpy as np
@@ -54,7 +55,7 @@ class _Baseline:
         return max(1, min(n, int(self.inputs_.weights.shape[1])))
 
 
-class _PostScores(_Baseline):
+class _PostScores(_Baseline, ABC):
     """A baseline that scores posts the same for everybody."""
 
     def recommend(self, user_indices: Array | None = None, n: int | None = None) -> RecommendationLists:
@@ -73,9 +74,9 @@ class _PostScores(_Baseline):
         )
         return RecommendationLists.from_table(users, posts, scores)
 
+    @abstractmethod
     def post_scores(self) -> Array:
         """(n_posts,) float64, not negative."""
-        raise NotImplementedError
 
 
 class PopularityRecommender(_PostScores):
