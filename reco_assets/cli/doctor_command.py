@@ -39,7 +39,7 @@ def command(as_json: bool, quiet: bool) -> None:
     from reco_assets.local.stack import local_stack
     from reco_assets.store.doctor import examine, has_errors
 
-    with local_stack(Settings.load()) as settings:
+    with local_stack(Settings.load(), with_dagster=False) as settings:
         findings = examine(settings, now=datetime.now(UTC))
     failed = has_errors(findings)
     shown = [finding for finding in findings if not (quiet and finding.level == "ok")]

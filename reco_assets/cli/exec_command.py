@@ -11,7 +11,7 @@ import click
 def command(arguments: tuple[str, ...]) -> None:
     """Run any command in the pipeline's environment.
 
-    Starts (or joins) the embedded PostgreSQL unless RECO_DATABASE_URL is set, and passes
+    Starts (or joins) the embedded PostgreSQL for what has no URL of its own, and passes
     RECO_DATABASE_URL, DAGSTER_HOME, DAGSTER_POSTGRES_URL and MLFLOW_TRACKING_URI on.
 
     \b

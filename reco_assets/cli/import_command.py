@@ -106,7 +106,7 @@ def _load(checked: Any, options: Any, settings: Settings, show: Any, bar: Any) -
     from reco_assets.store.database import create_engine_for
     from reco_assets.store.importing import load_checked
 
-    with local_stack(settings) as complete:
+    with local_stack(settings, with_dagster=False) as complete:
         migrate.upgrade(complete)
         engine = create_engine_for(complete, application_name="reco-import")
         try:

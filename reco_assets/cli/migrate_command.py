@@ -29,7 +29,7 @@ def command(revision: str, down: str | None, check: bool, yes: bool) -> None:
 
     if down is not None and (check or revision != "head"):
         raise click.UsageError("--down goes back, --revision and --check do not; use one of them.")
-    with local_stack(Settings.load()) as settings:
+    with local_stack(Settings.load(), with_dagster=False) as settings:
         if check:
             click.echo(f"The schema is at revision {migrate.check(settings)}, as this package needs.")
             return

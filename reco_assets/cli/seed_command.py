@@ -47,7 +47,7 @@ def command(
     world = DemoWorld(users=users, posts=posts, days=days, events=events, seed=seed)
     now = datetime.now(UTC)
     last = until.date() if until else last_complete_day(now)
-    with local_stack(Settings.load()) as settings:
+    with local_stack(Settings.load(), with_dagster=False) as settings:
         migrate.upgrade(settings)
         engine = create_engine_for(settings, application_name="reco-seed")
         try:

@@ -20,17 +20,23 @@ DAGSTER_DATABASE = "dagster"
 
 
 @contextmanager
-def local_stack(settings: Settings) -> Iterator[Settings]:
+def local_stack(settings: Settings, *, with_dagster: bool = True) -> Iterator[Settings]:
     """Settings with a database URL, and the process environment to match, for as long as it is held.
 
-    What has no URL (RECO_DATABASE_URL, RECO_DAGSTER_DATABASE_URL) lives in an embedded PostgreSQL below
-    RECO_HOME, which is started (or joined) and left again at the end. Dagster's tables never go into
-    the app's database by default: they bring their own `alembic_version` and names as common as `runs`.
+    What has no URL (RECO_DATABASE_URL; RECO_DAGSTER_DATABASE_URL or DAGSTER_POSTGRES_URL) lives in an
+    embedded PostgreSQL below RECO_HOME, which is started (or joined) and left again at the end.
+    Dagster's tables never go into the app's database by default: they bring their own
+    `alembic_version` and names as common as `runs`.
+
+    Args:
+        settings: As read from the environment.
+        with_dagster: False for what needs the app's database only: then no server is started for Dagster.
     """
     prepare_home(settings)
-    app, dagster = settings.database_url, settings.dagster_database_url
+    app = settings.database_url
+    dagster = settings.dagster_database_url or os.environ.get("DAGSTER_POSTGRES_URL")
     with ExitStack() as stack:
-        if app is None or dagster is None:
+        if app is None or (dagster is None and with_dagster):
             databases = (APP_DATABASE, DAGSTER_DATABASE) if app is None else (DAGSTER_DATABASE,)
             server = stack.enter_context(embedded_postgres(_server_directory(settings), databases=databases))
             app, dagster = app or server.url(APP_DATABASE), dagster or server.url(DAGSTER_DATABASE)
@@ -100,18 +106,18 @@ def _server_directory(settings: Settings) -> Path:
 @contextmanager
 def _environment(settings: Settings) -> Iterator[None]:
     assert settings.database_url is not None
-    assert settings.dagster_database_url is not None
     values = {
         "RECO_HOME": str(settings.home.absolute()),
         "RECO_DATABASE_URL": settings.database_url,
         "DAGSTER_HOME": str((settings.home / "dagster").absolute()),
-        "RECO_DAGSTER_DATABASE_URL": settings.dagster_database_url,
-        "DAGSTER_POSTGRES_URL": _dagster_url(settings.dagster_database_url),
         "MLFLOW_TRACKING_URI": settings.tracking_uri,
         "DAGSTER_DISABLE_TELEMETRY": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "1",
     }
+    if settings.dagster_database_url is not None:
+        values["RECO_DAGSTER_DATABASE_URL"] = settings.dagster_database_url
+        values["DAGSTER_POSTGRES_URL"] = _dagster_url(settings.dagster_database_url)
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

@@ -50,6 +50,12 @@ def test_seeding_creates_tables_and_rows_then_has_nothing_to_add(database: None)
     assert isinstance(_run(seed_command, "--users", "0").exception, BadInput)
 
 
+def test_commands_on_an_apps_database_start_no_server(database: None, home: Path) -> None:
+    assert _run(migrate_command).exit_code == 0
+    assert _run(seed_command, *SMALL).exit_code == 0
+    assert not (home / "postgres").exists()
+
+
 def test_a_dry_run_needs_no_database(home: Path, tmp_path: Path) -> None:
     path = tmp_path / "events.csv"
     path.write_text("user,item,type,timestamp\n1,2,view,1760000000\n1,2,save,1760000000\n")
