@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PYTHON
 RUN = .venv/bin/python -m
 
-.PHONY: help demo test dev lint format lock clean
+.PHONY: help demo test dev lint format lock clean bench bench-docs bench-lock
 
 help:
 	@echo "make demo    from an empty machine to published recommendations, with a report"
@@ -12,6 +12,7 @@ help:
 	@echo "make lint    ruff, mypy and the import contracts only"
 	@echo "make format  ruff's formatter over the tree"
 	@echo "make lock    resolve pyproject.toml into requirements.lock"
+	@echo "make bench   speed beside other libraries, with tables; SIZES=\"S M L\" JSON=file; benchmarks/README.md"
 	@echo "make clean   remove .venv and every piece of local state (.reco)"
 
 .venv/.synced: requirements.lock requirements-bootstrap.lock pyproject.toml scripts/sync-venv.sh
@@ -40,6 +41,28 @@ lock: .venv/.synced
 	.venv/bootstrap/bin/uv pip compile --universal --python-version 3.11 --generate-hashes \
 		--quiet --no-header --extra test pyproject.toml -o requirements.lock
 
+# RecTools has an environment of its own; where it cannot be installed, the rest runs without it.
+bench: .venv-bench/.synced
+	@$(MAKE) --no-print-directory .venv-bench-rectools/.synced || echo "RecTools is left out."
+	@.venv-bench/bin/python -m benchmarks $(if $(SIZES),--sizes $(SIZES)) $(if $(FEEDS),--feeds $(FEEDS)) \
+		$(if $(PARTS),--parts $(PARTS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(JSON),--json $(JSON))
+
+bench-docs: .venv/.synced
+	@$(RUN) benchmarks.docs_tables $(JSON)
+
+.venv-bench/.synced: .venv/.synced benchmarks/requirements.lock scripts/sync-bench-venv.sh
+	@scripts/sync-bench-venv.sh .venv-bench benchmarks/requirements.lock
+
+.venv-bench-rectools/.synced: .venv/.synced benchmarks/requirements-rectools.lock scripts/sync-bench-venv.sh
+	@scripts/sync-bench-venv.sh .venv-bench-rectools benchmarks/requirements-rectools.lock
+
+# The peers beside the very versions that requirements.lock has.
+bench-lock: .venv/.synced
+	.venv/bootstrap/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --quiet --no-header \
+		--constraint requirements.lock pyproject.toml benchmarks/requirements.in -o benchmarks/requirements.lock
+	.venv/bootstrap/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --quiet --no-header \
+		benchmarks/requirements-rectools.in -o benchmarks/requirements-rectools.lock
+
 clean:
 	@if [ -f .reco/postgres/moved-to ]; then rm -rf "$$(cat .reco/postgres/moved-to)"; fi
-	rm -rf .venv .reco
+	rm -rf .venv .venv-bench .venv-bench-rectools .reco

@@ -1,0 +1,1 @@
+"""Benchmarks that anybody can repeat: `make bench`, or `python -m benchmarks --help`. See README.md."""

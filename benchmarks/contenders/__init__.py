@@ -1,0 +1,1 @@
+"""Who takes part, each in a process of its own; see `registry`."""
