@@ -4,6 +4,7 @@ python -m benchmarks --sizes S M --json figures.json
 """
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from benchmarks import neighbor_search
 from benchmarks.contenders.registry import ENTRANTS
 from benchmarks.feeds import FEEDS
 from benchmarks.machine import machine_table
-from benchmarks.processes import terminated_like_interrupted, working_directory
+from benchmarks.processes import terminated_like_interrupted, without_own_settings, working_directory
 from benchmarks.report import Report
 from benchmarks.sizes import SIZES
 from reco_assets.recommender.threads import available_cores
@@ -40,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def say(line: str) -> None:
         sys.stderr.write(f"[{time.monotonic() - began:5.0f} s] {line}\n")
 
+    for name in set(os.environ) - set(without_own_settings(dict(os.environ))):
+        del os.environ[name]
     try:
         with terminated_like_interrupted(), working_directory() as directory:
             report.add(machine_table(ENTRANTS, given.threads))
@@ -49,6 +52,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     sizes,
                     given.feeds,
                     ENTRANTS,
+                    rounds=given.rounds,
+                    threads=given.threads,
+                    directory=directory,
+                    say=say,
+                )
+            if {"pipeline", "rows"} & set(given.parts):
+                from benchmarks import pipeline  # reads the settings, which must not be the caller's
+
+                pipeline.run(
+                    report,
+                    sizes,
+                    parts=given.parts,
                     rounds=given.rounds,
                     threads=given.threads,
                     directory=directory,

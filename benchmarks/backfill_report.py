@@ -6,7 +6,6 @@ Run the backfill with RECO_HOLDOUT_DAYS=1, so that a day's hold-out is that day.
 """
 
 import argparse
-import sys
 from collections import defaultdict
 from datetime import date, timedelta
 
@@ -23,6 +22,7 @@ RECOMMENDERS = ("user_knn", "popularity_x_freshness", "decayed_popularity", "pop
 
 
 def main() -> None:
+    """Print the days, the means and the steps' times."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("first", type=date.fromisoformat)
     parser.add_argument("last", type=date.fromisoformat)
@@ -66,4 +66,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -8,24 +8,24 @@ existed by then; the day's readers judge. Prints a table, with the machine and t
 """
 
 import argparse
-import os
-import platform
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-import numba
 import numpy as np
 import pandas as pd
-import scipy
 
+from benchmarks.feeds import interaction_log, numbered_ids
+from benchmarks.machine import in_one_line
 from reco_assets.events import DEFAULT_INTERACTION_WEIGHTS
 from reco_assets.recommender.baselines import NewestRecommender, PopularityRecommender, RandomRecommender
 from reco_assets.recommender.evaluation import judge_day, summarise
 from reco_assets.recommender.fit_inputs import Recommender
 from reco_assets.recommender.interaction_log import MICROSECONDS_PER_DAY, UNKNOWN_TIME, InteractionLog
 from reco_assets.recommender.user_knn import UserKNNRecommender
+from reco_assets.store.demo_data import INTERACTION_TYPES
 
 YEAR = 2016
 WINDOW_DAYS = 90
@@ -37,28 +37,15 @@ def read_log(path: Path) -> InteractionLog:
     frame = pd.read_csv(path, dtype={"user": str, "item": str}).drop_duplicates()
     users, user_ids = pd.factorize(frame["user"], sort=True)
     posts, post_ids = pd.factorize(frame["item"], sort=True)
-    types = tuple(DEFAULT_INTERACTION_WEIGHTS)
-    return InteractionLog(
-        user_ids=_ids(len(user_ids)),
-        post_ids=_ids(len(post_ids)),
-        author_ids=_ids(0),
-        user_index=users.astype(np.int32),
-        post_index=posts.astype(np.int32),
-        interaction_type=frame["type"].map(TYPES).map(types.index).to_numpy(np.int8),
+    return interaction_log(
+        numbered_ids(len(user_ids)),  # the set's own ids are not UUIDs
+        numbered_ids(len(post_ids)),
+        user_index=users,
+        post_index=posts,
+        interaction_type=frame["type"].map(TYPES).map(INTERACTION_TYPES.index).to_numpy(np.int8),
         created_at=frame["timestamp"].to_numpy(np.int64) * 1_000_000,
         post_created_at=np.full(len(post_ids), UNKNOWN_TIME),
-        post_author=np.full(len(post_ids), -1, dtype=np.int32),
-        post_eligible=np.ones(len(post_ids), dtype=bool),
-        user_author=np.full(len(user_ids), -1, dtype=np.int32),
-        hidden_user=np.empty(0, dtype=np.int32),
-        hidden_author=np.empty(0, dtype=np.int32),
-        interaction_types=types,
     )
-
-
-def _ids(n: int) -> np.ndarray:
-    """The row number stands in for the id: the set's own are not UUIDs."""
-    return np.stack([np.zeros(n), np.arange(n)], axis=1).astype(">u8").view(np.uint8)
 
 
 def window(log: InteractionLog, start_us: int) -> InteractionLog:
@@ -89,25 +76,26 @@ def recommenders(quick: bool) -> dict[str, Recommender]:
     }
     if quick:
         return rows
-    changes: list[dict[str, object]] = [
-        *({"n_neighbors": k} for k in (20, 50, 100, 300)),
-        *({"similarity_weighting": name} for name in ("none", "tfidf", "sqrt_tfidf", "bm25")),
-        {"similarity_window_days": 14},
-        {"shrinkage": 10.0},
-        {"min_overlap": 2},
-        *({"vote_weighting": name} for name in ("raw", "sqrt")),
-        *({"vote_half_life_days": days} for days in (0.5, 2.0, 3.0, None)),
-        *({"freshness_half_life_days": days} for days in (0.5, 2.0, None)),
-        *({"popularity_blend": share} for share in (0.0, 0.1, 0.3, 0.5)),
-        *({"popularity_half_life_days": days} for days in (0.125, 0.5, 1.0)),
-    ]
-    for change in changes:
-        ((name, value),) = change.items()
-        rows[f"knn, {name} {value}"] = UserKNNRecommender(**change)  # type: ignore[arg-type]
+    changes: dict[str, tuple[Any, ...]] = {
+        "n_neighbors": (20, 50, 100, 300),
+        "similarity_weighting": ("none", "tfidf", "sqrt_tfidf", "bm25"),
+        "similarity_window_days": (14,),
+        "shrinkage": (10.0,),
+        "min_overlap": (2,),
+        "vote_weighting": ("raw", "sqrt"),
+        "vote_half_life_days": (0.5, 2.0, 3.0, None),
+        "freshness_half_life_days": (0.5, 2.0, None),
+        "popularity_blend": (0.0, 0.1, 0.3, 0.5),
+        "popularity_half_life_days": (0.125, 0.5, 1.0),
+    }
+    for name, values in changes.items():
+        for value in values:
+            rows[f"knn, {name} {value}"] = UserKNNRecommender(**{name: value})
     return rows
 
 
 def main() -> None:
+    """Judge every day and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -129,10 +117,7 @@ def main() -> None:
             day = datetime.fromtimestamp(day_us / 1e6 + 86_400, tz=UTC)
     report = summarise(days, model="knn, defaults", k=10, rng=np.random.default_rng(0))
 
-    print(
-        f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"numpy {np.__version__}, scipy {scipy.__version__}, numba {numba.__version__}"
-    )
+    print(in_one_line())
     print(
         f"CI&T Deskdrop, {log.n_interactions:,} events; months {arguments.months} of {YEAR}: "
         f"{report.n_days} days, {report.n_user_days:,} user-days; {time.perf_counter() - started:.0f} s\n"

@@ -167,7 +167,8 @@ def _sorted_ids(ids: Array) -> Array:
 def _draw(rng: np.random.Generator, weights: Array, n: int) -> Array:
     """(n,) int64: positions drawn in proportion to the weights."""
     edges = np.cumsum(weights)
-    return np.minimum(np.searchsorted(edges, rng.random(n) * edges[-1], side="right"), len(weights) - 1)
+    places = np.searchsorted(edges, rng.random(n) * edges[-1], side="right")
+    return np.asarray(np.minimum(places, len(weights) - 1))
 
 
 def _end_us() -> int:

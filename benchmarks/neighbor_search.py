@@ -95,12 +95,11 @@ def _measure(
         finished = {run.name for run in runs}
         results = {}
         for process in processes:
-            if process.entrant.work != OWN_SETTINGS and process.entrant != BOUND:
-                if process.entrant.name in finished:
-                    target = place / process.entrant.path.replace(":", ".")
-                    target.mkdir()
-                    process.ask("save", directory=str(target))
-                    results[process.entrant.name] = target
+            entrant = process.entrant
+            if entrant.work != OWN_SETTINGS and entrant != BOUND and entrant.name in finished:
+                results[entrant.name] = place / entrant.path.replace(":", ".")
+                results[entrant.name].mkdir()
+                process.ask("save", directory=str(results[entrant.name]))
             if process.entrant != OURS:
                 process.stop()
         ours = processes[0]
@@ -189,10 +188,12 @@ def _add_comparison(
             rows,
             ratios=("× neighbours", "× lists", "× total", "× memory"),
             notes=[
-                "×: their figure by ours, the median of the rounds' ratios: above 1 we are faster or smaller. "
-                "Peak: of the process; above data: above what it held once everything was imported and loaded.",
+                "×: their figure by ours, the median of the rounds' ratios: above 1 we are faster or "
+                "smaller. Peak: of the process; above data: above what it held once everything was imported "
+                "and loaded.",
                 f"Results on {len(workload.sample()):,} users. Same: equal ids, of ours. As good: exact "
-                f"similarity or score at least that of the last entry of the exact answer − {TOLERANCE:g}.",
+                "similarity or score at least that of the last entry of the exact answer − "
+                f"{TOLERANCE:g}.",
             ],
         )
     )
@@ -219,7 +220,7 @@ def _thread_scaling(workload: Workload, ours: ContenderProcess, rounds: int) -> 
     seconds: dict[int, list[dict[str, float]]] = {count: [] for count in counts}
     for _ in range(rounds):
         for count in counts:
-            seconds[count].append(ours.ask("run", threads=count)["seconds"])
+            seconds[count].append(ours.ask("run_on", threads=count)["seconds"])
     rows: list[Row] = []
     for count in counts:
         totals = [sum(each.values()) for each in seconds[count]]
@@ -287,9 +288,9 @@ def _add_gathered(report: Report, gathered: Gathered, threads: int) -> None:
                 gathered.bounds,
                 notes=[
                     "The random additions of the full product and nothing else, on the same threads, with "
-                    f"the same queue ({threads} threads). Bound / ours takes the faster type. Ours includes all "
-                    "of `fit`; where it uses the symmetry of the product it makes fewer additions than the "
-                    "bound, which counts the full one, so the share can exceed 1.",
+                    f"the same queue ({threads} threads). Bound / ours takes the faster type. Ours "
+                    "includes all of `fit`; where it uses the symmetry of the product it makes fewer "
+                    "additions than the bound, which counts the full one, so the share can exceed 1.",
                 ],
             )
         )
@@ -305,8 +306,8 @@ def _add_gathered(report: Report, gathered: Gathered, threads: int) -> None:
                 "How times grow",
                 growth,
                 notes=[
-                    "Exponents: the logarithm of the ratio of two times by that of the ratio of multiply-adds or "
-                    "users. 1 is in proportion."
+                    "Exponents: the logarithm of the ratio of two times by that of the ratio of "
+                    "multiply-adds or users. 1 is in proportion."
                 ],
             )
         )

@@ -45,13 +45,7 @@ class Runs:
         return median(self.totals(*steps).values())
 
 
-def take_turns(
-    processes: Sequence[ContenderProcess],
-    rounds: int,
-    say: Say,
-    *,
-    options: dict[str, dict[str, Any]] | None = None,
-) -> list[Runs]:
+def take_turns(processes: Sequence[ContenderProcess], rounds: int, say: Say) -> list[Runs]:
     """Run each contender once per round, after a warm-up round that is not counted.
 
     Each round begins with another contender. Slow ones sit out the warm-up and all but the first two
@@ -61,7 +55,6 @@ def take_turns(
         processes: loaded.
         rounds: that count.
         say: told who is at work.
-        options: of `run`, by the contender's name.
 
     Raises:
         ContenderFailed: The first contender, with whom all others are compared, failed.
@@ -73,7 +66,7 @@ def take_turns(
             if process not in runs or (process.entrant.slow and not 1 <= number <= SLOW_ROUNDS):
                 continue
             try:
-                answer = process.ask("run", **(options or {}).get(process.entrant.name, {}))
+                answer = process.ask("run")
             except ContenderFailed as error:
                 if process is processes[0]:
                     raise

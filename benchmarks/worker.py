@@ -33,9 +33,12 @@ def main(path: str, directory: str, threads: str) -> None:
     while True:
         request = json.loads(requests.get())
         try:
-            answer = {"answer": _serve(contender, request, Path(directory), int(threads))}
+            answer: dict[str, Any] = {"answer": _serve(contender, request, Path(directory), int(threads))}
         except BaseException as error:
-            answer = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+            answer = {
+                "error": f"{type(error).__name__}: {error}",
+                "traceback": traceback.format_exc(limit=-3),
+            }
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
@@ -55,7 +58,7 @@ def _serve(contender: Contender, request: dict[str, Any], directory: Path, threa
         return {"resident_mb": _memory_mb("VmRSS")}
     if operation == "run":
         _forget_peak()
-        seconds = contender.run(**options)
+        seconds = contender.run()
         return {"seconds": seconds, "peak_mb": _memory_mb("VmHWM"), **contender.details()}
     answer: dict[str, Any] = getattr(contender, operation)(**options)
     return answer

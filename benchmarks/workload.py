@@ -78,10 +78,8 @@ class Workload:
         return int((readers**2).sum())
 
     def sample(self) -> Array:
-        """(m,) int64, ascending: the same `SAMPLE` users for everybody, or all."""
-        if self.n_users <= SAMPLE:
-            return np.arange(self.n_users)
-        return np.sort(np.random.default_rng(0).choice(self.n_users, SAMPLE, replace=False))
+        """The users on whom results are compared."""
+        return sample_of(self.n_users)
 
     def description(self) -> dict[str, str | int | float | None]:
         """Size and skew, a row of a table."""
@@ -101,6 +99,13 @@ class Workload:
             "busiest 1 % of users, % of pairs": _share(reads, 0.01),
             "busiest 10 %": _share(reads, 0.10),
         }
+
+
+def sample_of(n_users: int) -> Array:
+    """(m,) int64, ascending: always the same `SAMPLE` users, or all."""
+    if n_users <= SAMPLE:
+        return np.arange(n_users)
+    return np.sort(np.random.default_rng(0).choice(n_users, SAMPLE, replace=False))
 
 
 def normalised_rows(weights: sp.csr_array, dtype: Any) -> sp.csr_array:

@@ -3,7 +3,6 @@
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ class Contender(ABC):
         """Import what is needed and read the data; not timed."""
 
     @abstractmethod
-    def run(self, **options: Any) -> Seconds:
+    def run(self) -> Seconds:
         """Do the work once."""
 
     def details(self) -> dict[str, Any]:
@@ -124,6 +123,3 @@ def read_options(directory: Path) -> dict[str, Any]:
     """What the benchmark left for a contender beside or instead of a matrix."""
     options: dict[str, Any] = json.loads((directory / "options.json").read_text())
     return options
-
-
-Operation = Callable[..., dict[str, Any]]

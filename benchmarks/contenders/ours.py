@@ -47,12 +47,19 @@ class Ours(SearchContender):
             "as_of": self.workload.as_of_us,
         }
 
-    def run(self, threads: int | None = None) -> Seconds:
+    def run(self) -> Seconds:
         """`fit`, then `recommend` for everybody."""
+        return self._run(self.threads)
+
+    def run_on(self, threads: int) -> dict[str, Any]:
+        """The same on so many threads."""
+        return {"seconds": self._run(threads)}
+
+    def _run(self, threads: int) -> Seconds:
         self.__dict__.pop("model", None)  # the memory of the last round
         self.__dict__.pop("recommended", None)
         watch = Stopwatch()
-        model = UserKNNRecommender(**self.parameters, n_threads=threads or self.threads)
+        model = UserKNNRecommender(**self.parameters, n_threads=threads)
         self.model = model.fit(self.workload.weights, **self.times)
         neighbors_s = watch.seconds()
         self.recommended = self.model.recommend()
@@ -73,7 +80,11 @@ class Ours(SearchContender):
         users = np.random.default_rng(0).integers(0, self.workload.n_users, calls)
         model = self.model
         model.n_threads = 1
-        return {"a known user's list": _latencies([partial(model.recommend, [user]) for user in users])}
+        return {
+            "a known user's list": _latencies(
+                [partial(model.recommend, users[n : n + 1]) for n in range(calls)]
+            )
+        }
 
 
 def _latencies(calls: Sequence[Callable[[], Any]]) -> dict[str, float]:

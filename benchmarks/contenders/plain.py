@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
+from sklearn.neighbors import NearestNeighbors
 
 from benchmarks.contenders.base import SearchContender, Seconds, Stopwatch, sparse_table
-from benchmarks.workload import N_NEIGHBORS, N_POSTS, normalised_rows
+from benchmarks.workload import N_NEIGHBORS, N_POSTS, normalised_rows, sample_of
 
 Array = npt.NDArray[Any]
 
@@ -25,12 +26,11 @@ class _Sampled(SearchContender):
     posts: Array
 
     def prepare(self) -> None:
-        if self.workload.n_users > WHOLE_UP_TO:
-            self.users = self.workload.sample()
+        self.users = served(self.workload.n_users)
 
     def scaled(self, seconds: float) -> float:
         """Seconds for all users, in proportion."""
-        return seconds * self.workload.n_users / len(self.users)
+        return in_proportion(seconds, self.users, self.workload.n_users)
 
     def neighbors(self) -> Array:
         return sparse_table(self.similar, self.users, N_NEIGHBORS)
@@ -43,6 +43,7 @@ class BlockedScipy(_Sampled):
     """Blocks of rows times the transposed matrix, made dense, cut with argpartition; blocks on threads."""
 
     def run(self) -> Seconds:
+        """Normalise, neighbours, lists."""
         watch = Stopwatch()
         unit = normalised_rows(self.workload.weights, np.float32)
         transposed = unit.T.tocsr()
@@ -59,43 +60,48 @@ class BlockedScipy(_Sampled):
         with ThreadPoolExecutor(self.threads) as pool:
             self.similar = sp.csr_array(sp.vstack(list(pool.map(best, range(0, len(self.users), _BLOCK)))))
         neighbors_s = fixed_s + self.scaled(watch.seconds())
-        self.posts = blocked_lists(
-            self.similar, self.workload.weights, self.workload.weights[self.users], self.threads
-        )
+        weights = self.workload.weights
+        self.posts, _ = blocked_lists(self.similar, weights, weights[self.users], self.threads)
         return {"neighbors": neighbors_s, "lists": self.scaled(watch.seconds())}
 
 
 class ScikitLearn(_Sampled):
     """`NearestNeighbors(metric="cosine", algorithm="brute")`, and blocked lists."""
 
-    def prepare(self) -> None:
-        super().prepare()
-        from sklearn.neighbors import NearestNeighbors
-
-        self._estimator = NearestNeighbors
-
     def run(self) -> Seconds:
+        """Neighbours, lists."""
         watch = Stopwatch()
         weights = self.workload.weights
-        k = min(N_NEIGHBORS + 1, self.workload.n_users)  # everybody is their own nearest neighbour
-        estimator = self._estimator(n_neighbors=k, metric="cosine", algorithm="brute", n_jobs=self.threads)
-        estimator.fit(weights)
-        fixed_s = watch.seconds()
-        self.similar = similarity_matrix(*estimator.kneighbors(weights[self.users]), self.users)
-        neighbors_s = fixed_s + self.scaled(watch.seconds())
-        self.posts = blocked_lists(self.similar, weights, weights[self.users], self.threads)
+        self.similar = brute_force_neighbors(weights, self.users, self.threads)
+        neighbors_s = self.scaled(watch.seconds())
+        self.posts, _ = blocked_lists(self.similar, weights, weights[self.users], self.threads)
         return {"neighbors": neighbors_s, "lists": self.scaled(watch.seconds())}
 
 
-def similarity_matrix(distances: Array, neighbors: Array, users: Array) -> sp.csr_array:
-    """(m, n_users) CSR from cosine distances, without the users themselves."""
+def served(n_users: int) -> Array:
+    """The users that what is slow computes."""
+    return sample_of(n_users) if n_users > WHOLE_UP_TO else np.arange(n_users)
+
+
+def in_proportion(seconds: float, users: Array, n_users: int) -> float:
+    """Seconds for all users from those for some."""
+    return seconds * n_users / len(users)
+
+
+def brute_force_neighbors(weights: sp.csr_array, users: Array, threads: int) -> sp.csr_array:
+    """(m, n_users) CSR: scikit-learn's nearest neighbours of the users, who are not their own."""
+    k = min(N_NEIGHBORS + 1, weights.shape[0])  # everybody is their own nearest neighbour
+    estimator = NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute", n_jobs=threads)
+    distances, neighbors = estimator.fit(weights).kneighbors(weights[users])
     values = np.where(neighbors == users[:, None], 0.0, 1.0 - distances)
     values[values < 1e-9] = 0.0  # 1 − distance of users without a common post is rounding
-    indptr = np.arange(len(users) + 1) * neighbors.shape[1]
-    return sp.csr_array((values.ravel(), neighbors.ravel(), indptr))
+    indptr = np.arange(len(users) + 1) * k
+    return sp.csr_array((values.ravel(), neighbors.ravel(), indptr), shape=(len(users), weights.shape[0]))
 
 
-def blocked_lists(similar: sp.csr_array, weights: sp.csr_array, seen: sp.csr_array, threads: int) -> Array:
+def blocked_lists(
+    similar: sp.csr_array, weights: sp.csr_array, seen: sp.csr_array, threads: int
+) -> tuple[Array, Array]:
     """Score by a product in dense blocks, mask what was seen, cut.
 
     Args:
@@ -105,11 +111,11 @@ def blocked_lists(similar: sp.csr_array, weights: sp.csr_array, seen: sp.csr_arr
         threads: blocks at a time.
 
     Returns:
-        (m, N_POSTS) int32 posts, best first, -1 after the last.
+        (m, N_POSTS) int32 posts, best first, -1 after the last, and their scores.
     """
-    m, n_users = seen.shape[0], weights.shape[0]
-    similar = sp.csr_array((similar.data, similar.indices, similar.indptr), shape=(m, n_users))
+    m = seen.shape[0]
     posts = np.full((m, N_POSTS), -1, dtype=np.int32)
+    scores_of = np.zeros((m, N_POSTS))
 
     def fill(start: int) -> None:
         part = slice(start, min(start + _BLOCK, m))
@@ -119,10 +125,11 @@ def blocked_lists(similar: sp.csr_array, weights: sp.csr_array, seen: sp.csr_arr
         scores[rows, seen.indices[begin:end]] = 0.0
         columns, values = top_of_rows(scores, N_POSTS)
         posts[part, : columns.shape[1]] = np.where(values > 0, columns, -1)
+        scores_of[part, : columns.shape[1]] = values
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(fill, range(0, m, _BLOCK)))
-    return posts
+    return posts, scores_of
 
 
 def top_of_rows(values: Array, k: int) -> tuple[Array, Array]:
