@@ -14,7 +14,12 @@ from benchmarks import neighbor_search
 from benchmarks.contenders.registry import ENTRANTS
 from benchmarks.feeds import FEEDS
 from benchmarks.machine import machine_table
-from benchmarks.processes import terminated_like_interrupted, without_own_settings, working_directory
+from benchmarks.processes import (
+    ContenderFailed,
+    terminated_like_interrupted,
+    without_own_settings,
+    working_directory,
+)
 from benchmarks.report import Report
 from benchmarks.sizes import SIZES
 from reco_assets.recommender.threads import available_cores
@@ -72,6 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("Interrupted; contenders and temporary files are gone.")
         return 130
+    except ContenderFailed as error:
+        say(str(error))
+        return 1
     say("Done.")
     return 0
 
