@@ -106,7 +106,7 @@ def _add_comparison(report: Report, size: Size, ours: Runs, theirs: Runs, *, thr
         }
     )
     notes = [
-        f"Medians of {len(ours.seconds)} rounds in turns, {threads} threads. Ours: the functions that the "
+        f"In turns, {threads} threads; medians of the rounds. Ours: the functions that the "
         "assets call, in their order, with the settings as shipped (200 neighbours, weighted, decayed), "
         "files, checks and filters included; without Dagster and MLflow. Straightforward: pandas.read_sql, "
         "scikit-learn's NearestNeighbors with 50 neighbours, products in blocks, pandas.to_sql into a table "

@@ -16,7 +16,9 @@ __all__ = ["mail", "webhook"]  # fixtures, found here by every test
 # An installed package comes without the source tree that these check.
 _IN_CHECKOUT = (Path(__file__).parents[1] / "docs").exists()
 collect_ignore = (
-    [] if _IN_CHECKOUT else ["test_docs.py", "test_deployment.py", "recommender/test_model_doc.py"]
+    []
+    if _IN_CHECKOUT
+    else ["test_docs.py", "test_deployment.py", "recommender/test_model_doc.py", "benchmarks"]
 )
 
 
