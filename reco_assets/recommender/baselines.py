@@ -8,8 +8,8 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from reco_assets.errors import BadInput
-from reco_assets.recommender import kernel
 from reco_assets.recommender.fit_inputs import FitInputs, Recommender
+from reco_assets.recommender.list_scoring import PostFactors, recommend_to
 from reco_assets.recommender.recommendation_lists import RecommendationLists
 from reco_assets.recommender.weighting import decay
 
@@ -62,13 +62,13 @@ class _PostScores(_Baseline, ABC):
         """The best allowed posts of positive score; equal scores rank by the lower index."""
         users, n = self._users(user_indices), self._length(n)
         shape = self.inputs_.weights.shape
-        posts, scores = kernel.recommend_to(
+        posts, scores = recommend_to(
             users,
             n,
             neighbors=np.empty((shape[0], 0), dtype=np.int32),
             similarities=np.empty((shape[0], 0), dtype=np.float32),
             votes=sp.csr_array(shape, dtype=np.float64),
-            factors=kernel.PostFactors(np.ones(shape[1]), self.post_scores()),
+            factors=PostFactors(np.ones(shape[1]), self.post_scores()),
             blend=1.0,
             masks=self.inputs_.masks,
         )

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from reco_assets.recommender.kernel import PostFactors
+from reco_assets.recommender.list_scoring import PostFactors
 
 Array = npt.NDArray[Any]
 
@@ -61,7 +61,7 @@ def explain_score(
     blend: float,
     allowed: Array,
 ) -> Explanation:
-    """Take one score apart with plain numpy, by the formula of `kernel.recommend_to`.
+    """Take one score apart with plain numpy, by the formula of `list_scoring.recommend_to`.
 
     Args:
         post: which post.

@@ -10,12 +10,13 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from reco_assets.errors import BadInput, CorruptArtifact
-from reco_assets.recommender import kernel
 from reco_assets.recommender.artifact import read_artifact, take, write_artifact
 from reco_assets.recommender.explanation import Explanation, explain_score
 from reco_assets.recommender.fit_inputs import FitInputs
 from reco_assets.recommender.interaction_log import rows_of
+from reco_assets.recommender.list_scoring import PostFactors, recommend_to
 from reco_assets.recommender.masks import Masks
+from reco_assets.recommender.neighbor_search import NeighborIndex
 from reco_assets.recommender.recommendation_lists import RecommendationLists
 from reco_assets.recommender.threads import Progress, ShouldStop
 from reco_assets.recommender.weighting import (
@@ -192,9 +193,8 @@ class UserKNNRecommender:
             post_ids=post_ids,
         )
         n_users = inputs.weights.shape[0]
-        neighbors, similarities = kernel.find_neighbors(
-            self._similarity_matrix(inputs),
-            np.arange(n_users),
+        index = NeighborIndex.build(self._similarity_matrix(inputs))
+        neighbors, similarities = index.search(
             max(1, min(self.n_neighbors, n_users - 1)),
             shrinkage=self.shrinkage,
             min_overlap=self.min_overlap,
@@ -253,7 +253,7 @@ class UserKNNRecommender:
             raise BadInput(f"n is {n}; a list has at least 1 post.")
         users = self.active_users_ if user_indices is None else np.unique(self._checked(user_indices))
         users = users[users >= 0]
-        posts, scores = kernel.recommend_to(
+        posts, scores = recommend_to(
             users,
             max(1, min(n, self.n_posts_)),
             neighbors=self.neighbors_,
@@ -345,7 +345,7 @@ class UserKNNRecommender:
                 f"{directory} contradicts itself: {error} Remove it and make it again with `{redo}`."
             ) from error
         model.neighbors_, model.similarities_ = arrays["neighbors"], arrays["similarities"]
-        model.factors_ = kernel.PostFactors(arrays["freshness"], arrays["popularity"])
+        model.factors_ = PostFactors(arrays["freshness"], arrays["popularity"])
         model.masks_ = Masks(
             seen_indptr=arrays["vote_indptr"],
             seen_posts=arrays["vote_posts"],
@@ -371,13 +371,13 @@ class UserKNNRecommender:
         # The factor 10 cancels in a cosine, but not beside a shrinkage.
         return weighted if self.shrinkage else _like(weighted, exact_weights(weighted.data))
 
-    def _post_factors(self, inputs: FitInputs) -> kernel.PostFactors:
+    def _post_factors(self, inputs: FitInputs) -> PostFactors:
         freshness = decay(inputs.post_ages(), self.freshness_half_life_days)
         readers = decay(inputs.entry_ages(), self.popularity_half_life_days)
         popularity = np.bincount(inputs.weights.indices, readers, minlength=len(freshness)) * freshness
         # Normalised over eligible posts, because the others cannot be shown.
         highest = popularity[inputs.masks.eligible].max(initial=0.0)
-        return kernel.PostFactors(freshness, popularity / highest if highest > 0 else popularity)
+        return PostFactors(freshness, popularity / highest if highest > 0 else popularity)
 
     def _checked(self, user_indices: Any) -> Array:
         users = np.atleast_1d(np.asarray(user_indices, dtype=np.int64))

@@ -1,0 +1,216 @@
+"""What to show: the neighbours' votes, weighed, blended with popularity, masked, and cut to the best n.
+
+A user's neighbours have voted for some posts; all others score by popularity alone, in an order that
+is the same for everybody. So a list takes the posts voted for, and the first of the popular ones that
+the user may see, and never looks at the rest.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from reco_assets.recommender.compiled import compiled, frozen
+from reco_assets.recommender.masks import Masks
+from reco_assets.recommender.selection import keep_best, room_for, sort_best_first
+from reco_assets.recommender.threads import Progress, ShouldStop, run_chunks
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class PostFactors:
+    """What a post's score depends on besides its voters; both (n_posts,) float64, not negative."""
+
+    freshness: Array
+    popularity: Array
+
+    @cached_property
+    def by_popularity(self) -> Array:
+        """(m,) int32: the posts of any popularity, the most popular first, equal ones by index."""
+        order = np.lexsort((np.arange(len(self.popularity)), -self.popularity))
+        return order[: np.count_nonzero(self.popularity)].astype(np.int32)
+
+
+class _Votes(NamedTuple):
+    """Users' votes, CSR, and the factors of the posts."""
+
+    indptr: Array
+    posts: Array
+    values: Array
+    freshness: Array
+    popularity: Array
+    by_popularity: Array
+
+
+class _MaskArrays(NamedTuple):
+    eligible: Array
+    seen_indptr: Array
+    seen_posts: Array
+    blocked_indptr: Array
+    blocked_authors: Array
+    author_indptr: Array
+    author_posts: Array
+
+
+@compiled
+def _close(row: int, user: int, masks: Any, closed: Array) -> None:
+    """Mark, for this row, the posts that the user has seen and those of blocked authors."""
+    for p in range(masks.seen_indptr[user], masks.seen_indptr[user + 1]):
+        closed[masks.seen_posts[p]] = row
+    for a in range(masks.blocked_indptr[user], masks.blocked_indptr[user + 1]):
+        author = masks.blocked_authors[a]
+        for p in range(masks.author_indptr[author], masks.author_indptr[author + 1]):
+            closed[masks.author_posts[p]] = row
+
+
+@compiled
+def _collect_votes(
+    row: int, neighbors: Array, similarities: Array, given: Any, totals: Array, voted: Array, posts: Array
+) -> int:
+    """Sum the neighbours' votes in `totals`; returns how many `posts` got any, each listed once."""
+    indptr, vote_posts, values = given.indptr, given.posts, given.values
+    n_voted = 0
+    for j in range(len(neighbors)):
+        if neighbors[j] < 0:
+            break
+        neighbor, similarity = neighbors[j], np.float64(similarities[j])
+        for p in range(np.uint64(indptr[neighbor]), np.uint64(indptr[neighbor + 1])):
+            post = vote_posts[p]
+            posts[n_voted] = post
+            n_voted += voted[post] != row
+            voted[post] = row
+            totals[post] += similarity * values[p]
+    return n_voted
+
+
+@compiled
+def _recommend_to(
+    users: Array,
+    neighbors: Array,
+    similarities: Array,
+    given: Any,
+    blend: float,
+    masks: Any,
+    out_posts: Array,
+    out_scores: Array,
+) -> None:
+    freshness, popularity, eligible = given.freshness, given.popularity, masks.eligible
+    n_posts, n = len(eligible), out_posts.shape[1]
+    totals, posts = np.zeros(n_posts), np.empty(n_posts + 1, dtype=np.int32)
+    # The row for which a post is closed, or voted for: nothing has to be cleared between rows.
+    closed, voted = np.full(n_posts, -1, dtype=np.int32), np.full(n_posts, -1, dtype=np.int32)
+    room = room_for(n)
+    keys, items, scratch = np.empty(room), np.empty(room, dtype=np.int32), np.empty(room)
+
+    for row in range(len(users)):
+        u = users[row]
+        _close(row, u, masks, closed)
+        n_voted = _collect_votes(row, neighbors[u], similarities[u], given, totals, voted, posts)
+        highest = 0.0
+        for i in range(n_voted):
+            post = posts[i]
+            totals[post] *= freshness[post]
+            if eligible[post] and closed[post] != row and totals[post] > highest:
+                highest = totals[post]
+        share = (1.0 - blend) / highest if highest > 0.0 else 0.0
+
+        size, floor = 0, 0.0
+        if blend > 0.0:
+            for post in given.by_popularity:
+                if eligible[post] and closed[post] != row and voted[post] != row:
+                    keys[size], items[size] = blend * popularity[post], post
+                    size += 1
+                    if size == n:
+                        floor = keys[size - 1]
+                        break
+        for i in range(n_voted):
+            post = posts[i]
+            score = share * totals[post] + blend * popularity[post]
+            totals[post] = 0.0
+            if score > 0.0 and score >= floor and eligible[post] and closed[post] != row:
+                keys[size], items[size] = score, post
+                size += 1
+                if size == room:
+                    floor, size = keep_best(keys, items, n, scratch), n
+        if size > n:
+            keep_best(keys[:size], items[:size], n, scratch)
+            size = n
+        sort_best_first(keys[:size], items[:size])
+        out_posts[row, :size], out_scores[row, :size] = items[:size], keys[:size]
+        out_posts[row, size:], out_scores[row, size:] = -1, 0.0
+
+
+def recommend_to(
+    users: Array,
+    n: int,
+    *,
+    neighbors: Array,
+    similarities: Array,
+    votes: sp.csr_array,
+    factors: PostFactors,
+    blend: float,
+    masks: Masks,
+    n_threads: int | None = None,
+    progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> tuple[Array, Array]:
+    """The best `n` posts for each of `users`, among those that `masks` lets them see.
+
+    score(u, i) = (1 − blend) · votes(u, i) / max over allowed j of votes(u, j) + blend · popularity(i),
+    votes(u, i) = freshness(i) · Σ over neighbours v of similarity(u, v) · vote(v, i).
+
+    Args:
+        users: (m,) rows of `neighbors` and of `masks`.
+        n: columns of the result, at least 1.
+        neighbors: (n_users, k) int32 rows of `votes`, -1 after the last.
+        similarities: (n_users, k) float32.
+        votes: (n_voters, n_posts) CSR, not negative.
+        factors: the posts' freshness and popularity.
+        blend: share of popularity in the score, 0 … 1.
+        masks: who may see what.
+        n_threads: None: the cores this process may use.
+        progress: called with (users done, m) from the calling thread.
+        should_stop: asked now and then; true ends the work.
+
+    Returns:
+        (m, n) int32 posts and (m, n) float64 scores, best first, equal scores by lower index, filled
+        up with -1 and 0; posts of score 0 are left out.
+
+    Raises:
+        FitCancelled: `should_stop` said so.
+    """
+    users = frozen(users, np.int32)
+    posts = np.empty((len(users), n), dtype=np.int32)
+    scores = np.empty((len(users), n))
+    inputs = (
+        frozen(neighbors, np.int32),
+        frozen(similarities, np.float32),
+        _Votes(
+            frozen(votes.indptr, np.int64),
+            frozen(votes.indices, np.uint32),
+            frozen(votes.data, np.float64),
+            frozen(factors.freshness, np.float64),
+            frozen(factors.popularity, np.float64),
+            frozen(factors.by_popularity, np.int32),
+        ),
+        float(blend),
+        _MaskArrays(
+            frozen(masks.eligible, np.bool_),
+            frozen(masks.seen_indptr, np.int64),
+            frozen(masks.seen_posts, np.int32),
+            frozen(masks.blocked_indptr, np.int64),
+            frozen(masks.blocked_authors, np.int32),
+            frozen(masks.author_indptr, np.int64),
+            frozen(masks.author_posts, np.int32),
+        ),
+    )
+
+    def work(start: int, stop: int) -> None:
+        _recommend_to(users[start:stop], *inputs, posts[start:stop], scores[start:stop])
+
+    run_chunks(work, np.ones(len(users)), n_threads, progress, should_stop)
+    return posts, scores

@@ -1,0 +1,354 @@
+"""Who is like whom: for every user the k most similar others, exactly, by the cosine of their rows.
+
+An index arranges the users' rows for the loops of `neighbor_kernel`: users in blocks, and the readers
+of every post by the same blocks, then called tiles. A search goes through the pairs of block and tile
+on a pool of threads. The result does not depend on threads, tiles or memory.
+"""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from reco_assets.errors import BadInput
+from reco_assets.recommender.compiled import frozen
+from reco_assets.recommender.neighbor_kernel import (
+    Formula,
+    Lists,
+    Readers,
+    Rows,
+    empty_lists,
+    nothing_found,
+    put_on_lists,
+    search_all_tiles,
+    search_pairs,
+    search_tile,
+    thin_out_all,
+    workspace,
+    write_out,
+)
+from reco_assets.recommender.selection import room_for
+from reco_assets.recommender.threads import Progress, ShouldStop, run_tasks
+
+Array = npt.NDArray[Any]
+
+TILE = 4096
+"""Users in a tile: 32 KB of dot products."""
+
+LIST_BYTES = 1 << 29
+"""Memory for unfinished lists. Beyond it, blocks of users are finished one group after the other."""
+
+_LARGEST_TILE = 1 << 16
+_MOST_ENTRIES = 1 << 32
+
+
+@dataclass(frozen=True, eq=False)
+class NeighborIndex:
+    """Users' weighted rows, arranged for the search of similar users.
+
+    Similarity(u, v) = u·v / (‖u‖‖v‖ + shrinkage), computed in float64. With weights that are whole
+    numbers and no shrinkage the order is exact, ties included; otherwise similarities that differ by
+    less than about 1e-14 of their value may rank either way, but always the same way. Equal ones rank
+    by the lower index. Who shares no post (or fewer than `min_overlap`) is no neighbour.
+
+    Attributes:
+        row_indptr, row_posts, row_weights: the rows, CSR: (n_users + 1,) int64, int32, float64.
+        reader_indptr: (n_tiles, n_posts + 1) uint32: where a tile's readers of each post are in …
+        readers: (nnz,) uint16, counted from the tile's first user, and …
+        reader_weights: (nnz,) float64.
+        squared_norms: (n_users,) float64 ‖u‖².
+        tile_users: users in a tile, all but the last.
+    """
+
+    row_indptr: Array
+    row_posts: Array
+    row_weights: Array
+    reader_indptr: Array
+    readers: Array
+    reader_weights: Array
+    squared_norms: Array
+    tile_users: int
+
+    @classmethod
+    def build(cls, weights: sp.csr_array, *, tile_users: int | None = None) -> Self:
+        """Arrange the rows.
+
+        Args:
+            weights: (n_users, n_posts) CSR with sorted indices, positive, fewer than 2³² entries.
+            tile_users: 1 … 65,536; None: what is fast. Does not change any result.
+
+        Raises:
+            BadInput: too many entries, or a tile that cannot be.
+        """
+        if tile_users is not None and not 1 <= tile_users <= _LARGEST_TILE:
+            raise BadInput(f"tile_users is {tile_users}; it must be from 1 to {_LARGEST_TILE:,}.")
+        if weights.nnz >= _MOST_ENTRIES:
+            raise BadInput(
+                f"The matrix has {weights.nnz:,} entries; the search takes fewer than {_MOST_ENTRIES:,}. "
+                "Take a shorter window."
+            )
+        n_users, n_posts = weights.shape
+        tile = tile_users or _tile_users(n_users, n_posts, weights.nnz)
+        n_tiles = max(1, -(-n_users // tile))
+        values = np.asarray(weights.data, dtype=np.float64)
+        indptr = np.zeros((n_tiles, n_posts + 1), dtype=np.uint32)
+        readers = np.empty(weights.nnz, dtype=np.uint16)
+        reader_weights = np.empty(weights.nnz)
+        for t in range(n_tiles):
+            first, last = weights.indptr[t * tile], weights.indptr[min(n_users, (t + 1) * tile)]
+            rows = weights.indptr[t * tile : (t + 1) * tile + 1] - first
+            block = sp.csr_array(
+                (values[first:last], weights.indices[first:last], rows), shape=(len(rows) - 1, n_posts)
+            ).tocsc()
+            indptr[t] = first + block.indptr
+            readers[first:last], reader_weights[first:last] = block.indices, block.data
+        return cls(
+            np.asarray(weights.indptr, dtype=np.int64),
+            np.asarray(weights.indices, dtype=np.int32),
+            values,
+            indptr,
+            readers,
+            reader_weights,
+            _sums_of_squares(values, weights.indptr),
+            tile,
+        )
+
+    @property
+    def n_users(self) -> int:
+        """Users in the index."""
+        return len(self.squared_norms)
+
+    def search(
+        self,
+        n_neighbors: int,
+        *,
+        shrinkage: float = 0.0,
+        min_overlap: int = 1,
+        n_threads: int | None = None,
+        list_bytes: int = LIST_BYTES,
+        progress: Progress | None = None,
+        should_stop: ShouldStop | None = None,
+    ) -> tuple[Array, Array]:
+        """The most similar others of every user.
+
+        Args:
+            n_neighbors: columns of the result, at least 1.
+            shrinkage: damps similarities of short rows; 0 for the cosine.
+            min_overlap: posts two users must share.
+            n_threads: None: the cores this process may use.
+            list_bytes: memory for unfinished lists; less of it costs time, not quality.
+            progress: called with (users done, all users) from the calling thread.
+            should_stop: asked now and then; true ends the work.
+
+        Returns:
+            (n_users, n_neighbors) int32 users and float32 similarities, most similar first, equal ones
+            by lower index, filled up with -1 and 0 where fewer users share a post.
+
+        Raises:
+            FitCancelled: `should_stop` said so.
+        """
+        formula = Formula(n_neighbors, float(shrinkage), min_overlap)
+        neighbors = np.empty((self.n_users, n_neighbors), dtype=np.int32)
+        similarities = np.empty((self.n_users, n_neighbors), dtype=np.float32)
+        for group in self._groups(n_neighbors, list_bytes):
+            users = slice(group.start * self.tile_users, group.stop * self.tile_users)
+            search = _GroupSearch(self, formula, group)
+            run_tasks(
+                search.run,
+                *search.tasks(),
+                self.n_users,
+                done_before=users.start,
+                done_after=min(users.stop, self.n_users),
+                n_threads=n_threads,
+                progress=progress,
+                should_stop=should_stop,
+            )
+            search.finish(neighbors[users], similarities[users], n_threads)
+        return neighbors, similarities
+
+    def search_one(
+        self,
+        posts: Array,
+        weights: Array,
+        n_neighbors: int,
+        *,
+        exclude: int = -1,
+        shrinkage: float = 0.0,
+        min_overlap: int = 1,
+    ) -> tuple[Array, Array]:
+        """The users most similar to one row, which need not be in the index.
+
+        What `search` finds for a user, this finds for the user's row with the user excluded, to the bit.
+
+        Args:
+            posts: (m,) ascending.
+            weights: (m,) positive.
+            n_neighbors: length of the result.
+            exclude: a user who is not to be found; -1: none.
+            shrinkage: as in `search`.
+            min_overlap: as in `search`.
+
+        Returns:
+            (n_neighbors,) int32 users and float32 similarities, as in `search`.
+        """
+        formula = Formula(n_neighbors, float(shrinkage), min_overlap)
+        values = frozen(weights, np.float64)
+        squared_norms = _sums_of_squares(values, np.array([0, len(values)]))
+        rows = Rows(
+            frozen(np.array([0, len(posts)]), np.int64),
+            frozen(posts, np.uint32),
+            values,
+            frozen(squared_norms, np.float64),
+            frozen(np.sqrt(squared_norms), np.float64),
+        )
+        lists = empty_lists(squared_norms, n_neighbors)
+        space = workspace(self.tile_users, n_neighbors)
+        search_all_tiles(rows, exclude, self._all_readers, formula, lists, space)
+        neighbors = np.empty((1, n_neighbors), dtype=np.int32)
+        similarities = np.empty((1, n_neighbors), dtype=np.float32)
+        thin_out_all(lists, formula, space.scratch)
+        write_out(lists, formula, neighbors, similarities)
+        return neighbors[0], similarities[0]
+
+    @cached_property
+    def _norms(self) -> Array:
+        return frozen(np.sqrt(self.squared_norms), np.float64)
+
+    @cached_property
+    def _all_readers(self) -> Readers:
+        return Readers(
+            frozen(self.reader_indptr, np.uint32),
+            frozen(self.readers, np.uint16),
+            frozen(self.reader_weights, np.float64),
+            frozen(self.squared_norms, np.float64),
+            self._norms,
+        )
+
+    @cached_property
+    def _all_rows(self) -> Rows:
+        return Rows(
+            frozen(self.row_indptr, np.int64),
+            frozen(self.row_posts, np.uint32),
+            frozen(self.row_weights, np.float64),
+            self._all_readers.squared_norms,
+            self._norms,
+        )
+
+    def _groups(self, n_neighbors: int, list_bytes: int) -> Iterator[range]:
+        """Tiles whose users' unfinished lists fit into memory together."""
+        of_a_tile = self.tile_users * room_for(n_neighbors) * 12
+        size = max(1, list_bytes // of_a_tile)
+        for start in range(0, self._n_tiles, size):
+            yield range(start, min(start + size, self._n_tiles))
+
+    @property
+    def _n_tiles(self) -> int:
+        return len(self.reader_indptr)
+
+    def _tile(self, t: int) -> slice:
+        return slice(t * self.tile_users, min((t + 1) * self.tile_users, self.n_users))
+
+    def _rows_of(self, t: int) -> Rows:
+        users, rows = self._tile(t), self._all_rows
+        return rows._replace(
+            indptr=rows.indptr[users.start : users.stop + 1],
+            squared_norms=rows.squared_norms[users],
+            norms=rows.norms[users],
+        )
+
+    def _readers_of(self, t: int) -> Readers:
+        users, readers = self._tile(t), self._all_readers
+        return readers._replace(
+            indptr=readers.indptr[t],
+            squared_norms=readers.squared_norms[users],
+            norms=readers.norms[users],
+        )
+
+
+class _GroupSearch:
+    """The search for a group of blocks, whose lists are unfinished together."""
+
+    def __init__(self, index: NeighborIndex, formula: Formula, group: range) -> None:
+        self._index, self._formula, self._group = index, formula, group
+        self._first_user = group.start * index.tile_users
+        stop = index._tile(group.stop - 1).stop
+        self._lists = empty_lists(index.squared_norms[self._first_user : stop], formula.k)
+        self._locks = {block: threading.Lock() for block in group}
+
+    def tasks(self) -> tuple[list[tuple[int, int]], list[float]]:
+        """(block, tile) pairs and their costs: every block with itself first, which sets the floors."""
+        pairs = [(block, block) for block in self._group]
+        pairs += [(block, tile) for block in self._group for tile in self._group if tile < block]
+        pairs += [
+            (block, tile)
+            for block in self._group
+            for tile in range(self._index._n_tiles)
+            if tile not in self._group
+        ]
+        return pairs, [1.0] * len(pairs)
+
+    def run(self, task: tuple[int, int]) -> None:
+        block, tile = task
+        index, formula = self._index, self._formula
+        rows, readers = index._rows_of(block), index._readers_of(tile)
+        first_user, first_reader = index._tile(block).start, index._tile(tile).start
+        lists, space = self._lists_of(block), workspace(index.tile_users, formula.k)
+        if block == tile:
+            with self._locks[block]:
+                search_tile(rows, first_user, readers, first_reader, formula, lists, space)
+                thin_out_all(lists, formula, space.scratch)
+            return
+        both_ways = tile in self._locks
+        reader_floors = self._lists_of(tile).floors if both_ways else np.full(len(readers.norms), np.inf)
+        found, found_for_readers = nothing_found(), nothing_found()
+        row = 0
+        while row < len(rows.norms):
+            row, n_found, n_for_readers = search_pairs(
+                *(row, rows, first_user, readers, first_reader, formula),
+                *(lists.floors, reader_floors, found, found_for_readers, space),
+            )
+            with self._locks[block]:
+                put_on_lists(found, n_found, lists, formula, space.scratch)
+            if both_ways:
+                with self._locks[tile]:
+                    put_on_lists(
+                        found_for_readers, n_for_readers, self._lists_of(tile), formula, space.scratch
+                    )
+
+    def finish(self, neighbors: Array, similarities: Array, n_threads: int | None) -> None:
+        """Write the finished lists to the group's part of the result."""
+
+        def write(block: int) -> None:
+            lists, users = self._lists_of(block), self._users_of(block)
+            thin_out_all(lists, self._formula, np.empty(lists.keys.shape[1]))
+            write_out(lists, self._formula, neighbors[users], similarities[users])
+
+        blocks = list(self._group)
+        run_tasks(write, blocks, [1.0] * len(blocks), 0, n_threads=n_threads, progress=None, should_stop=None)
+
+    def _users_of(self, block: int) -> slice:
+        users = self._index._tile(block)
+        return slice(users.start - self._first_user, users.stop - self._first_user)
+
+    def _lists_of(self, block: int) -> Lists:
+        users = self._users_of(block)
+        return Lists(*(array[users] for array in self._lists))
+
+
+def _tile_users(n_users: int, n_posts: int, n_entries: int) -> int:
+    # Some blocks for every thread; and tiles so large that their pointers take less room than the entries.
+    tile = min(TILE, max(512, -(-n_users // 8)))
+    while n_users * n_posts > 2 * n_entries * tile and tile < 1 << 15:
+        tile *= 2
+    return tile
+
+
+def _sums_of_squares(values: Array, indptr: Array) -> Array:
+    """(n_rows,) float64, one entry after the other in a fixed order: equal rows get equal norms."""
+    row_of_entry = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+    return np.bincount(row_of_entry, values * values, minlength=len(indptr) - 1)
