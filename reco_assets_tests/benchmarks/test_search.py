@@ -101,7 +101,10 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
                 p for p in psutil.Process(process.pid).children() if "benchmarks.worker" in p.cmdline()
             ]
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        try:
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130, said
     assert "Interrupted" in said
     assert children
@@ -117,5 +120,8 @@ def test_a_worker_ends_when_its_parent_is_gone(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
     ) as worker:
         assert worker.stdin is not None
-        worker.stdin.close()
-        assert worker.wait(timeout=60) == 0
+        try:
+            worker.stdin.close()
+            assert worker.wait(timeout=60) == 0
+        finally:
+            worker.kill()
