@@ -59,32 +59,40 @@ class _MaskArrays(NamedTuple):
 @compiled
 def _close(row: int, user: int, masks: Any, closed: Array) -> None:
     """Mark, for this row, the posts that the user has seen and those of blocked authors."""
+    seen_posts, author_posts = masks.seen_posts, masks.author_posts
     for p in range(masks.seen_indptr[user], masks.seen_indptr[user + 1]):
-        closed[masks.seen_posts[p]] = row
+        closed[seen_posts[p]] = max(closed[seen_posts[p]], row)
     for a in range(masks.blocked_indptr[user], masks.blocked_indptr[user + 1]):
         author = masks.blocked_authors[a]
         for p in range(masks.author_indptr[author], masks.author_indptr[author + 1]):
-            closed[masks.author_posts[p]] = row
+            closed[author_posts[p]] = max(closed[author_posts[p]], row)
 
 
 @compiled
-def _collect_votes(
-    row: int, neighbors: Array, similarities: Array, given: Any, totals: Array, voted: Array, posts: Array
+def _sum_votes(
+    neighbors: Array, similarities: Array, given: Any, bounds: Array, totals: Array, posts: Array
 ) -> int:
     """Sum the neighbours' votes in `totals`; returns how many `posts` got any, each listed once."""
     indptr, vote_posts, values = given.indptr, given.posts, given.values
-    n_voted = 0
-    for j in range(len(neighbors)):
-        if neighbors[j] < 0:
+    n_neighbors = 0
+    for neighbor in neighbors:
+        if neighbor < 0:
             break
-        neighbor, similarity = neighbors[j], np.float64(similarities[j])
-        for p in range(np.uint64(indptr[neighbor]), np.uint64(indptr[neighbor + 1])):
-            post = vote_posts[p]
-            posts[n_voted] = post
-            n_voted += voted[post] != row
-            voted[post] = row
-            totals[post] += similarity * values[p]
-    return n_voted
+        # Rows lie far apart in memory. Asking for their beginnings at once lets the processor fetch
+        # them side by side; one after the other they would take longer than the sums.
+        first = indptr[neighbor]
+        bounds[n_neighbors, 0], bounds[n_neighbors, 1] = first, indptr[neighbor + 1]
+        bounds[n_neighbors, 2] = vote_posts[first] if first < len(vote_posts) else 0
+        n_neighbors += 1
+    n_posts = 0
+    for j in range(n_neighbors):
+        similarity = np.float64(similarities[j])
+        for p in range(np.uint64(bounds[j, 0]), np.uint64(bounds[j, 1])):
+            post, vote = vote_posts[p], similarity * values[p]
+            posts[n_posts] = post
+            n_posts += (totals[post] == 0.0) & (vote > 0.0)
+            totals[post] += vote
+    return n_posts
 
 
 @compiled
@@ -98,40 +106,42 @@ def _recommend_to(
     out_posts: Array,
     out_scores: Array,
 ) -> None:
-    freshness, popularity, eligible = given.freshness, given.popularity, masks.eligible
-    n_posts, n = len(eligible), out_posts.shape[1]
+    freshness, popularity, by_popularity = given.freshness, given.popularity, given.by_popularity
+    n_posts, n, room = len(freshness), out_posts.shape[1], room_for(out_posts.shape[1])
     totals, posts = np.zeros(n_posts), np.empty(n_posts + 1, dtype=np.int32)
-    # The row for which a post is closed, or voted for: nothing has to be cleared between rows.
-    closed, voted = np.full(n_posts, -1, dtype=np.int32), np.full(n_posts, -1, dtype=np.int32)
-    room = room_for(n)
+    # The last row that a post is closed for: nothing has to be cleared between rows.
+    closed = np.where(masks.eligible, np.int32(-1), np.int32(len(users)))
+    bounds = np.empty((neighbors.shape[1], 3), dtype=np.int64)
     keys, items, scratch = np.empty(room), np.empty(room, dtype=np.int32), np.empty(room)
 
     for row in range(len(users)):
         u = users[row]
         _close(row, u, masks, closed)
-        n_voted = _collect_votes(row, neighbors[u], similarities[u], given, totals, voted, posts)
-        highest = 0.0
+        n_voted = _sum_votes(neighbors[u], similarities[u], given, bounds, totals, posts)
+        n_open, highest = 0, 0.0
         for i in range(n_voted):
             post = posts[i]
-            totals[post] *= freshness[post]
-            if eligible[post] and closed[post] != row and totals[post] > highest:
-                highest = totals[post]
+            total = totals[post] * freshness[post] if closed[post] < row else 0.0
+            totals[post] = total
+            posts[n_open] = post
+            n_open += total > 0.0
+            highest = total if total > highest else highest
         share = (1.0 - blend) / highest if highest > 0.0 else 0.0
 
         size, floor = 0, 0.0
         if blend > 0.0:
-            for post in given.by_popularity:
-                if eligible[post] and closed[post] != row and voted[post] != row:
+            for post in by_popularity:
+                if closed[post] < row and totals[post] == 0.0:
                     keys[size], items[size] = blend * popularity[post], post
                     size += 1
                     if size == n:
                         floor = keys[size - 1]
                         break
-        for i in range(n_voted):
+        for i in range(n_open):
             post = posts[i]
             score = share * totals[post] + blend * popularity[post]
             totals[post] = 0.0
-            if score > 0.0 and score >= floor and eligible[post] and closed[post] != row:
+            if score >= floor and score > 0.0:
                 keys[size], items[size] = score, post
                 size += 1
                 if size == room:
