@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import numpy as np
+    import sqlalchemy as sa
     from numpy.typing import NDArray
 
 HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
@@ -52,6 +53,17 @@ def parsed_rows(data: bytes, fields: Sequence[Field]) -> "NDArray[Any]":
     return np.frombuffer(data[len(HEADER) : -len(TRAILER)], dtype=row_layout(fields))
 
 
+def temporary_table(connection: "sa.Connection", name: str, columns: str, rows: "NDArray[Any]") -> None:
+    """A new temporary table for the session, filled with (n,) rows of `framed_rows`, with statistics."""
+    driver: Any = connection.connection.driver_connection
+    with driver.cursor() as cursor:
+        cursor.execute(f"DROP TABLE IF EXISTS pg_temp.{name}")
+        cursor.execute(f"CREATE TEMPORARY TABLE {name} ({columns})")
+        with cursor.copy(f"COPY pg_temp.{name} FROM STDIN (FORMAT binary)") as copy:
+            copy.write(HEADER + rows.tobytes() + TRAILER)
+        cursor.execute(f"ANALYZE pg_temp.{name}")
+
+
 def uuid_text(ids: "NDArray[np.uint8]") -> "NDArray[np.uint8]":
     """(n, 16) bytes to (n, 36) characters: 8-4-4-4-12 lower-case hexadecimal digits."""
     import numpy as np
@@ -66,11 +78,19 @@ def uuid_text(ids: "NDArray[np.uint8]") -> "NDArray[np.uint8]":
     return text
 
 
-def random_uuids(n: int) -> "NDArray[np.uint8]":
-    """(n, 16): version 4 from the operating system's randomness, as `gen_random_uuid()` makes them."""
+def rising_uuids(start: int, stop: int, n: int) -> "NDArray[np.uint8]":
+    """Numbers `start` to `stop` of `n` random UUIDs that rise: (stop - start, 16), version 4.
+
+    The range of all UUIDs is cut into `n` equal parts and one is drawn from each, so they are all
+    different, and an index over them is built without sorting.
+    """
     import numpy as np
 
-    ids = np.frombuffer(os.urandom(16 * n), dtype=np.uint8).reshape(n, 16).copy()
+    ids = np.frombuffer(os.urandom(16 * (stop - start)), dtype=np.uint8).reshape(-1, 16).copy()
+    part = np.uint64(2**64 // max(n, 2))
+    drawn = np.ascontiguousarray(ids[:, :8]).view(np.uint64).reshape(-1) % part
+    lead = np.arange(start, stop, dtype=np.uint64) * part + drawn
+    ids[:, :8] = lead.astype(">u8").view(np.uint8).reshape(-1, 8)
     ids[:, 6] = ids[:, 6] & 0x0F | 0x40
     ids[:, 8] = ids[:, 8] & 0x3F | 0x80
     return ids

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, Self
 from uuid import UUID
 
 from reco_assets.errors import BadInput
@@ -13,7 +14,7 @@ from reco_assets.store.binary_copy import (
     TRAILER,
     Field,
     framed_rows,
-    random_uuids,
+    rising_uuids,
     uuid_text,
 )
 from reco_assets.store.schema import IdType
@@ -26,7 +27,35 @@ COLUMNS: Final = (
     *("id", "user_id", "post_id", "score", "generated_at", "expires_at", "model_version", "generation_id"),
 )
 """The columns of `user_recommendations` in the order of the buffer."""
-_ROWS_PER_CHUNK = 32_768
+CONSTANTS: Final = COLUMNS[4:]
+"""Those that have one value for the whole generation."""
+_ROWS_PER_CHUNK = 8_192
+"""About 1 MB: the next chunk is laid out while the server still reads this one from the socket."""
+
+
+@dataclass(frozen=True)
+class CodedIds:
+    """Ids that repeat: the different ones once, and for each row which of them.
+
+    Attributes:
+        ids: (k, 16) uint8, in order of appearance.
+        index: (n,) int32, row of `ids`.
+    """
+
+    ids: "NDArray[np.uint8]"
+    index: "NDArray[np.int32]"
+
+    @classmethod
+    def of(cls, ids: "NDArray[np.uint8]") -> Self:
+        """Of (n, 16) uint8, by hashing."""
+        import numpy as np
+        import pyarrow as pa
+
+        data = pa.py_buffer(np.ascontiguousarray(ids))
+        values = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(ids), [None, data])
+        encoded = values.dictionary_encode()
+        different = np.frombuffer(encoded.dictionary.buffers()[1] or b"", dtype=np.uint8).reshape(-1, 16)
+        return cls(different[: len(encoded.dictionary)], encoded.indices.to_numpy())
 
 
 @dataclass(frozen=True)
@@ -71,11 +100,19 @@ class RecommendationRows:
     def __len__(self) -> int:
         return len(self.scores)
 
+    @cached_property
+    def users(self) -> CodedIds:
+        """The different users, and whom each row is for."""
+        return CodedIds.of(self.user_ids)
+
+    @cached_property
+    def posts(self) -> CodedIds:
+        """The different posts, and what each row recommends."""
+        return CodedIds.of(self.post_ids)
+
     def count_users(self) -> int:
         """How many different users."""
-        import numpy as np
-
-        return len(np.unique(np.ascontiguousarray(self.user_ids).view("V16")))
+        return len(self.users.ids)
 
 
 @dataclass(frozen=True)
@@ -89,19 +126,26 @@ class SharedValues:
 
 
 def copy_chunks(
-    rows: RecommendationRows, shared: SharedValues, id_type: IdType, columns: Sequence[str] = COLUMNS
+    rows: RecommendationRows,
+    shared: SharedValues,
+    id_type: IdType,
+    columns: Sequence[str] = COLUMNS,
+    kept: "NDArray[np.bool_] | None" = None,
 ) -> Iterator[bytes]:
-    """The bytes to send, header and trailer included, in chunks of a few MB.
+    """The bytes to send, header and trailer included, in chunks of about 1 MB.
 
     Args:
         rows: What differs from row to row.
         shared: What does not.
         id_type: How `user_id` and `post_id` are stored.
-        columns: `COLUMNS`, or those without `id`, which the server's default then fills.
+        columns: Some of `COLUMNS`; the server fills the others by their defaults. Ids rise from row to
+            row, which spares the server the sorting when it builds the primary key.
+        kept: (n,) which rows to send; all by default.
     """
     import numpy as np
 
     encode = uuid_text if id_type == "text" else np.ascontiguousarray
+    users, posts = encode(rows.users.ids), encode(rows.posts.ids)
     version = shared.model_version.encode()
     constants = {
         "generated_at": _microseconds(shared.generated_at),
@@ -121,17 +165,21 @@ def copy_chunks(
         "generation_id": ("generation_id", "u1", (16,)),
     }
     chunk = framed_rows(min(len(rows), _ROWS_PER_CHUNK), [fields[name] for name in columns])
-    for name, value in constants.items():
-        chunk[name] = value
+    for name in CONSTANTS:
+        if name in columns:
+            chunk[name] = constants[name]
+    which = None if kept is None or kept.all() else np.flatnonzero(kept)
+    n_rows = len(rows) if which is None else len(which)
     yield HEADER
-    for start in range(0, len(rows), _ROWS_PER_CHUNK):
-        stop = min(start + _ROWS_PER_CHUNK, len(rows))
+    for start in range(0, n_rows, _ROWS_PER_CHUNK):
+        stop = min(start + _ROWS_PER_CHUNK, n_rows)
+        these = slice(start, stop) if which is None else which[start:stop]
         part = chunk[: stop - start]
         if "id" in columns:
-            part["id"] = random_uuids(stop - start)
-        part["user_id"] = encode(rows.user_ids[start:stop])
-        part["post_id"] = encode(rows.post_ids[start:stop])
-        part["score"] = rows.scores[start:stop]
+            part["id"] = rising_uuids(start, stop, n_rows)
+        part["user_id"] = users[rows.users.index[these]]
+        part["post_id"] = posts[rows.posts.index[these]]
+        part["score"] = rows.scores[these]
         yield part.tobytes()
     yield TRAILER
 

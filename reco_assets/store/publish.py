@@ -4,9 +4,15 @@ The new rows are built in a table aside, checked against what the app deleted me
 into place in one short transaction. Readers see the old generation or the new one. A publisher that
 dies at any instant leaves the old generation live; the next one clears its debris.
 
-Everything runs on one connection, which holds a session advisory lock: losing the connection loses
-the lock and the work together, so two publishers never build at once. (A pooler in transaction mode
-breaks session locks; publish through a direct connection.)
+What a publication decides runs on one connection, which holds a session advisory lock: losing the
+connection loses the lock and the work together, so two publishers never build at once. (A pooler in
+transaction mode breaks session locks; publish through a direct connection.) Two more connections only
+help: one reads the interactions while the rows are loaded, one builds indexes of this very table.
+
+What may go live is asked twice: before the rows are sent, so that they are sent without those that may
+not, and again under the foreign keys, where only what has changed in between is deleted. An
+interaction counts from then on if its `created_at` is at most `background_reader.LATE` older than the
+publication, so one that is imported with an older time during these seconds may be missed.
 
 A reader in a REPEATABLE READ transaction that began before the swap and first touches the table
 after it sees the new rows (they are loaded frozen), but not those carried over.
@@ -15,15 +21,17 @@ after it sees the new rows (they are loaded frozen), but not those carried over.
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import QueuePool
 
 from reco_assets.errors import (
     BadInput,
@@ -33,12 +41,13 @@ from reco_assets.errors import (
     PublicationRefused,
     RecoError,
 )
-from reco_assets.store import generations, table_clone
+from reco_assets.store import eligibility, generations, old_lists, table_clone
 from reco_assets.store.adoption import id_type_of, relation_columns
-from reco_assets.store.copy_buffer import COLUMNS, RecommendationRows, SharedValues, copy_chunks
+from reco_assets.store.background_reader import LATE, BackgroundReader, background_reader
+from reco_assets.store.copy_buffer import COLUMNS, CONSTANTS, RecommendationRows, SharedValues, copy_chunks
 from reco_assets.store.database import connect_with_retry, pauses, sqlstate, translated
-from reco_assets.store.drop_filter import carry_over, count_rows, drop_ineligible
 from reco_assets.store.generations import Generation, Origin
+from reco_assets.store.screening import Screening
 from reco_assets.store.table_clone import LIVE, NEXT, REPLACED
 
 STAGES: Final = (
@@ -46,6 +55,12 @@ STAGES: Final = (
     *("swapping", "swapped", "done"),
 )
 """Where `on_stage` is called, in order. "swapping" is inside the swap's transaction, before its commit."""
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from reco_assets.store.schema import IdType
 
 T = TypeVar("T")
 
@@ -62,7 +77,7 @@ class Publication:
     Attributes:
         status: "live", or "archived" when a newer partition is live and was kept.
         method: "swap", or "in place" when views or triggers hang on the table.
-        dropped_reasons: reason → rows; see `drop_filter`.
+        dropped_reasons: reason → rows; see `eligibility` and `old_lists`.
         replaced: The generation that was live before.
     """
 
@@ -187,24 +202,28 @@ class _Job:
     def _build_and_swap(self, connection: sa.Connection, live: Generation | None) -> Publication:
         generation_id = self.shared.generation_id
         with connection.begin():
-            self._load(connection)
-            carry_over(connection, self.shared.generated_at)
-        self.on_stage("copied")
-        with connection.begin():
+            id_type = id_type_of(connection)
+            eligibility.note_ids(connection, self.rows, id_type)
+            began = connection.scalar(_CLOCK)
+            screening = Screening(self.rows, eligibility.standing(connection))
+        moment = self.shared.generated_at
+        with background_reader(connection, screening, id_type, moment) as reader:
+            with connection.begin():
+                self._load(connection, screening.kept, id_type)
+                old_lists.carry_over(connection, moment, reader.users_on_old_lists(), id_type)
+            self.on_stage("copied")
             index_names = self._build_indexes(connection)
-        self.on_stage("indexed")
-        # From here on a user or post that the app deletes takes its new rows along.
-        with connection.begin():
-            keys = table_clone.foreign_keys(connection)
-        for key in keys:  # one transaction each: holding users while waiting for posts invites deadlocks
-            _with_patience(connection, partial(table_clone.run, connection, key.ddl))
-        self.on_stage("referenced")
-        counts = _with_patience(connection, partial(self._filter, connection))
+            self.on_stage("indexed")
+            # From here on a user or post that the app deletes takes its new rows along.
+            with connection.begin():
+                keys = table_clone.foreign_keys(connection)
+            for key in keys:  # one transaction each: holding users while waiting for posts invites deadlocks
+                _with_patience(connection, partial(table_clone.run, connection, key.ddl))
+            self.on_stage("referenced")
+            counts = _with_patience(connection, partial(self._filter, connection, screening, reader, began))
         self.on_stage("filtered")
         with connection.begin():
-            for key in keys:
-                table_clone.run(connection, key.validation)
-            table_clone.run(connection, f"ANALYZE {NEXT}")
+            table_clone.validate(connection, keys)
             table_clone.copy_attributes(connection)
         self.on_stage("validated")
         method = _with_patience(connection, partial(self._swap, connection, index_names, counts))
@@ -216,39 +235,59 @@ class _Job:
             generation_id, "live", self.origin.partition_date, method=method, replaced=replaced, **counts
         )
 
-    def _load(self, connection: sa.Connection) -> None:
+    def _load(self, connection: sa.Connection, kept: "NDArray[np.bool_]", id_type: "IdType") -> None:
         """Create and fill in one transaction: only then may COPY freeze the rows."""
         table_clone.create_next(connection)
         # Asked before the COPY, which occupies the connection.
-        id_type = id_type_of(connection)
         uuid_key = relation_columns(connection)[LIVE]["id"] == "uuid"  # an app's own table may differ
-        columns = COLUMNS if uuid_key else tuple(name for name in COLUMNS if name != "id")
+        columns = [name for name in COLUMNS if name not in CONSTANTS and (uuid_key or name != "id")]
         driver: Any = connection.connection.driver_connection
         command = f"COPY {NEXT} ({', '.join(columns)}) FROM STDIN (FORMAT binary, FREEZE)"
-        with driver.cursor() as cursor, cursor.copy(command) as copy:
-            for chunk in copy_chunks(self.rows, self.shared, id_type, columns):
+        constants = {name: getattr(self.shared, name) for name in CONSTANTS}
+        with (
+            table_clone.constant_columns(connection, constants),
+            driver.cursor() as cursor,
+            cursor.copy(command) as copy,
+        ):
+            for chunk in copy_chunks(self.rows, self.shared, id_type, columns, kept):
                 copy.write(chunk)
 
     def _build_indexes(self, connection: sa.Connection) -> list[str]:
-        try:
-            return table_clone.build_indexes(connection)
-        except Exception as error:
-            if sqlstate(error) != "23505":
-                raise
-            raise BadInput(f"A pair of user and post occurs twice: {error} Nothing was published.") from error
+        with ExitStack() as stack:
+            helpers = [stack.enter_context(each) for each in _spare_connections(connection.engine, 1)]
+            try:
+                return table_clone.build_indexes(connection, helpers)
+            except Exception as error:
+                if sqlstate(error) != "23505":
+                    raise
+                raise BadInput(
+                    f"A pair of user and post occurs twice: {error} Nothing was published."
+                ) from error
 
-    def _filter(self, connection: sa.Connection) -> dict[str, Any]:
-        generation_id = self.shared.generation_id
-        dropped = drop_ineligible(connection, generation_id, self.shared.generated_at)
-        counts = count_rows(connection, generation_id)
-        if counts["n_recommendations"] == 0:
+    def _filter(
+        self, connection: sa.Connection, screening: Screening, reader: BackgroundReader, began: datetime
+    ) -> dict[str, Any]:
+        """Delete what may not go live by now; in the caller's transaction, which may be repeated."""
+        table_clone.run(connection, f"ANALYZE {NEXT}")
+        outcome = screening.again(eligibility.standing(connection), reader.seen(connection, began - LATE))
+        eligibility.drop(connection, outcome.drops)
+        old_lists.carry_over_emptied(connection, self.shared.generated_at, outcome.emptied)
+        dropped_old, n_carried_over = old_lists.drop_ineligible(connection)
+        dropped = dict(sorted({**outcome.dropped, **dropped_old}.items()))
+        if outcome.n_recommendations == 0:
             why = ", ".join(f"{reason} {n}" for reason, n in dropped.items()) or "there were none"
             raise PublicationRefused(
                 f"None of the {len(self.rows)} recommendations of partition {self.origin.partition_date} can "
                 f"be published ({why}). The live generation stays. Look at the views recommendable_posts and "
                 "hidden_authors, and whether the model was fitted on this database."
             )
-        return {**counts, "n_dropped": sum(dropped.values()), "dropped_reasons": dropped}
+        return {
+            "n_users": outcome.n_users,
+            "n_recommendations": outcome.n_recommendations,
+            "n_carried_over": n_carried_over,
+            "n_dropped": sum(dropped.values()),
+            "dropped_reasons": dropped,
+        }
 
     def _swap(self, connection: sa.Connection, index_names: list[str], counts: dict[str, Any]) -> str:
         """In the caller's transaction; over in milliseconds unless it has to copy in place."""
@@ -259,7 +298,12 @@ class _Job:
             table_clone.copy_in_place(connection)
             method = "in place"
         else:
-            table_clone.run(connection, f"LOCK TABLE {LIVE}, {NEXT} IN ACCESS EXCLUSIVE MODE")
+            # Alone, this lock can be in no deadlock, so it may wait its whole time: an autovacuum that is in
+            # the way gives up only when somebody has waited longer than deadlock_timeout.
+            connection.execute(_WHOLE_LOCK_WAIT)
+            table_clone.run(connection, f"LOCK TABLE {LIVE} IN ACCESS EXCLUSIVE MODE")
+            connection.execute(_BOUND_LOCK_WAIT)
+            table_clone.run(connection, f"LOCK TABLE {NEXT} IN ACCESS EXCLUSIVE MODE")
             table_clone.rename_into_place(connection, index_names)
             method = "swap"
         generations.record_live(connection, self.shared.generation_id, **counts)
@@ -320,6 +364,9 @@ def _clear(connection: sa.Connection, message: str, *, status: str = "failed") -
 
 def _clear_replaced(connection: sa.Connection) -> None:
     """The publication has happened: what cannot be dropped now is left to the next run, without its rows."""
+    with connection.begin():
+        eligibility.forget_ids(connection)
+        old_lists.forget(connection)
     for table in (NEXT, REPLACED):
         try:
             drop = partial(table_clone.run, connection, f"DROP TABLE IF EXISTS {table}")
@@ -329,6 +376,15 @@ def _clear_replaced(connection: sa.Connection) -> None:
                 _with_patience(
                     connection, partial(table_clone.run, connection, f"TRUNCATE {table}"), attempts=1
                 )
+
+
+def _spare_connections(engine: sa.Engine, n: int) -> list[sa.Connection]:
+    """At most `n` connections that can be had without waiting; without any the work takes longer."""
+    pool = engine.pool
+    n_spare = pool.size() - pool.checkedout() if isinstance(pool, QueuePool) else 0
+    with suppress(DBAPIError, PoolTimeout):
+        return [engine.connect() for _ in range(min(n, n_spare))]
+    return []
 
 
 def _with_patience(connection: sa.Connection, work: Callable[[], T], *, attempts: int | None = None) -> T:
@@ -372,6 +428,7 @@ def _published(generation: Generation) -> Publication:
     )
 
 
+_CLOCK = sa.text("SELECT clock_timestamp()")
 _TRY_LOCK = sa.text("SELECT pg_try_advisory_lock(:class, hashtext(current_schema()))")
 _UNLOCK = sa.text("SELECT pg_advisory_unlock(:class, hashtext(current_schema()))")
 _LOCK_HOLDER = sa.text(
@@ -381,8 +438,11 @@ _LOCK_HOLDER = sa.text(
     "AND l.objid = (hashtext(current_schema())::bigint & 4294967295)::oid "
     "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 )
+_WHOLE_LOCK_WAIT = sa.text(
+    "SELECT set_config('lock_timeout', reset_val, true) FROM pg_settings WHERE name = 'lock_timeout'"
+)
 _BOUND_LOCK_WAIT = sa.text(
     "SELECT set_config('lock_timeout', "
-    "floor(least(nullif(l.setting::int, 0), 0.9 * d.setting::int))::int::text, true) "
+    "floor(least(nullif(l.reset_val::int, 0), 0.9 * d.setting::int))::int::text, true) "
     "FROM pg_settings l, pg_settings d WHERE l.name = 'lock_timeout' AND d.name = 'deadlock_timeout'"
 )

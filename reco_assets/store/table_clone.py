@@ -5,7 +5,11 @@ or a column that a deployer added must survive the nightly swap. The server comp
 `format(… %I …)`, so no identifier is quoted in Python.
 """
 
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -17,7 +21,7 @@ NEXT: Final = "user_recommendations_next"
 REPLACED: Final = "user_recommendations_replaced"
 
 _INDEXES = """
-SELECT c.relname AS name, t.oid AS table_id, pg_get_indexdef(i.indexrelid) AS definition,
+SELECT c.relname AS name, c.oid::regclass::text AS identity, pg_get_indexdef(i.indexrelid) AS definition,
        format(' ON %I.%I USING ', n.nspname, t.relname) AS target, i.indisunique AS is_unique,
        con.contype::text AS kind, i.indisreplident AS is_identity,
        concat(CASE WHEN con.condeferrable THEN ' DEFERRABLE' END,
@@ -31,6 +35,30 @@ LEFT JOIN pg_constraint con ON con.conindid = i.indexrelid AND con.conrelid = t.
 WHERE t.oid = 'user_recommendations'::regclass AND i.indisvalid
 ORDER BY i.indexrelid
 """
+# Those that cost most to build first: rows come sorted by user, so what leads with another column is sorted
+# from scratch.
+_DEAREST_FIRST = """
+SELECT i.indexrelid::regclass::text FROM pg_index i
+JOIN pg_class t ON t.oid = i.indrelid
+JOIN pg_class c ON c.oid = i.indexrelid
+LEFT JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = i.indkey[0]
+LEFT JOIN pg_stats s ON s.schemaname = t.relnamespace::regnamespace::text AND s.tablename = t.relname
+     AND s.attname = a.attname
+WHERE t.oid = 'user_recommendations'::regclass
+ORDER BY round(abs(coalesce(s.correlation, 1))::numeric, 1), c.relpages DESC, i.indexrelid
+"""
+_BUILD_MEMORY = """
+SELECT set_config('maintenance_work_mem', greatest(setting::bigint, :kilobytes)::text || 'kB', true)
+FROM pg_settings WHERE name = 'maintenance_work_mem'
+"""
+_BUILD_MEMORY_KB = 256 * 1024
+"""For each connection that builds: five million rows are sorted in it, more spill to the server's disk."""
+_NEXT_ID = sa.text("SELECT 'user_recommendations_next'::regclass::oid")
+_DEFAULTS = """
+SELECT a.attname AS name, pg_get_expr(d.adbin, d.adrelid) AS default_value FROM pg_attribute a
+LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+WHERE a.attrelid = 'user_recommendations_next'::regclass AND a.attname = ANY(:names)
+"""
 _FOREIGN_KEYS = """
 SELECT conname AS name,
        format('ALTER TABLE user_recommendations_next ADD CONSTRAINT %I %s NOT VALID', conname,
@@ -43,6 +71,12 @@ ORDER BY conname
 _OPTIONS = """
 SELECT format('ALTER TABLE user_recommendations_next SET (%s)', array_to_string(reloptions, ', '))
 FROM pg_class WHERE oid = 'user_recommendations'::regclass AND reloptions IS NOT NULL
+"""
+_AUTOVACUUM = """
+SELECT format('ALTER TABLE user_recommendations_next %s', coalesce(
+    (SELECT format('SET (%s)', option) FROM pg_class, unnest(reloptions) option
+     WHERE oid = 'user_recommendations'::regclass AND option LIKE 'autovacuum_enabled=%'),
+    'RESET (autovacuum_enabled)'))
 """
 # Default privileges may have granted on the new table what the live one does not grant: first revoke.
 _ATTRIBUTES = """
@@ -108,34 +142,120 @@ def create_next(connection: sa.Connection) -> None:
     run(connection, f"CREATE TABLE {NEXT} (LIKE {LIVE} INCLUDING ALL EXCLUDING INDEXES)")
     for (ddl,) in connection.execute(sa.text(_OPTIONS)).all():
         run(connection, ddl)
+    # An autovacuum of a table that has just been filled would hold up every step that follows.
+    run(connection, f"ALTER TABLE {NEXT} SET (autovacuum_enabled = off)")
 
 
-def build_indexes(connection: sa.Connection) -> list[str]:
+@contextmanager
+def constant_columns(connection: sa.Connection, values: Mapping[str, Any]) -> Iterator[None]:
+    """Within the block, rows that do not name these columns get these values.
+
+    What all rows share need not travel with each of them, nor be parsed for each of them.
+    """
+    from psycopg import sql
+
+    driver = _driver(connection)
+
+    def set_default(name: str, expression: sql.Composable | None) -> None:
+        change = (
+            sql.SQL("DROP DEFAULT") if expression is None else sql.SQL("SET DEFAULT {}").format(expression)
+        )
+        statement = sql.SQL("ALTER TABLE {} ALTER {} {}")
+        driver.execute(statement.format(sql.Identifier(NEXT), sql.Identifier(name), change))
+
+    before: dict[str, str | None] = {}
+    for row in connection.execute(sa.text(_DEFAULTS), {"names": [*values]}):
+        before[row.name] = row.default_value
+    for name, value in values.items():
+        set_default(name, sql.Literal(value))
+    yield
+    for name, expression in before.items():
+        set_default(name, None if expression is None else sql.SQL(expression))
+
+
+def build_indexes(connection: sa.Connection, helpers: Sequence[sa.Connection] = ()) -> list[str]:
     """Every index and unique constraint, under temporary names: names of indexes are unique per schema.
 
+    Each index is a transaction of its own, on whichever connection is free. The rows must be committed.
     Returns the names they are to have, for `rename_into_place`.
+
+    Raises:
+        DatabaseBusy: Somebody else replaced the table meanwhile.
     """
-    indexes = _indexes(connection)
-    for position, index in enumerate(indexes):
-        name = _temporary(NEXT, position)
-        unique = "UNIQUE " if index.is_unique else ""
-        definition = index.definition.partition(index.target)[2]
-        run(connection, f"CREATE {unique}INDEX {name} ON {NEXT} USING {definition}")
-        if index.kind is not None:
-            kind = "PRIMARY KEY" if index.kind == "p" else "UNIQUE"
-            run(
-                connection,
-                f"ALTER TABLE {NEXT} ADD CONSTRAINT {name} {kind} USING INDEX {name}{index.deferral}",
-            )
-        if index.is_identity:
-            run(connection, f"ALTER TABLE {NEXT} REPLICA IDENTITY USING INDEX {name}")
+    with connection.begin():
+        indexes = _indexes(connection)
+        table_id = connection.scalar(_NEXT_ID)
+        order = list(connection.scalars(sa.text(_DEAREST_FIRST)))
+    todo: SimpleQueue[int] = SimpleQueue()
+    for position in sorted(range(len(indexes)), key=lambda each: order.index(indexes[each].identity)):
+        todo.put(position)
+
+    def build(builder: sa.Connection) -> None:
+        with suppress(Empty):
+            while True:
+                _build_index(builder, table_id, indexes[position := todo.get_nowait()], position)
+
+    with ThreadPoolExecutor(max(1, len(helpers)), thread_name_prefix="index") as pool:
+        others = [pool.submit(build, helper) for helper in helpers]
+        try:
+            build(connection)
+        except BaseException:
+            with suppress(Empty):
+                while True:
+                    todo.get_nowait()
+            for helper in helpers:
+                with suppress(Exception):
+                    _driver(helper).cancel()
+            raise
+        for other in others:
+            other.result()
+    with connection.begin():
+        for position, index in enumerate(indexes):
+            _make_constraint(connection, index, _temporary(NEXT, position))
     return [index.name for index in indexes]
+
+
+def _build_index(connection: sa.Connection, table_id: int, index: Any, position: int) -> None:
+    unique = "UNIQUE " if index.is_unique else ""
+    definition = index.definition.partition(index.target)[2]
+    with connection.begin():
+        connection.execute(sa.text(_BUILD_MEMORY), {"kilobytes": _BUILD_MEMORY_KB})
+        # A helper does not hold the publication's advisory lock: should that be lost, the next publisher
+        # may have made a table of the same name.
+        run(connection, f"LOCK TABLE {NEXT} IN SHARE MODE")
+        if connection.scalar(_NEXT_ID) != table_id:
+            raise DatabaseBusy(f"{NEXT} was replaced by another publication. Run this one again.")
+        run(connection, f"CREATE {unique}INDEX {_temporary(NEXT, position)} ON {NEXT} USING {definition}")
+
+
+def _make_constraint(connection: sa.Connection, index: Any, name: str) -> None:
+    if index.kind is not None:
+        kind = "PRIMARY KEY" if index.kind == "p" else "UNIQUE"
+        run(
+            connection,
+            f"ALTER TABLE {NEXT} ADD CONSTRAINT {name} {kind} USING INDEX {name}{index.deferral}",
+        )
+    if index.is_identity:
+        run(connection, f"ALTER TABLE {NEXT} REPLICA IDENTITY USING INDEX {name}")
 
 
 def foreign_keys(connection: sa.Connection) -> list[ForeignKey]:
     """Those of the live table, phrased for the next one. Their names are free: unique per table only."""
     rows = connection.execute(sa.text(_FOREIGN_KEYS))
     return [ForeignKey(row.ddl, row.validation) for row in rows]
+
+
+def validate(connection: sa.Connection, keys: Sequence[ForeignKey]) -> None:
+    """Check every row of the next table against its foreign keys, in the caller's transaction.
+
+    By a scan: what was deleted from the table leaves pages that an index-only scan visits one by one.
+    """
+    run(connection, "SET LOCAL enable_indexscan = off")
+    run(connection, "SET LOCAL enable_indexonlyscan = off")
+    for key in keys:
+        run(connection, key.validation)
+    run(connection, "SET LOCAL enable_indexscan = on")
+    run(connection, "SET LOCAL enable_indexonlyscan = on")
 
 
 def copy_attributes(connection: sa.Connection) -> None:
@@ -169,6 +289,7 @@ def rename_into_place(connection: sa.Connection, names: list[str]) -> None:
             f"The indexes of {LIVE} changed during the publication, from {names} to {now}. Run it again."
         )
     quote = connection.dialect.identifier_preparer.quote
+    run(connection, connection.scalar(sa.text(_AUTOVACUUM)) or "")
     run(connection, f"ALTER TABLE {LIVE} RENAME TO {REPLACED}")
     run(connection, f"ALTER TABLE {NEXT} RENAME TO {LIVE}")
     for position, name in enumerate(names):
@@ -191,8 +312,11 @@ def copy_in_place(connection: sa.Connection) -> None:
 
 def run(connection: sa.Connection, statement: str) -> None:
     """Execute as it stands: neither `:` nor `%` in a definition is a parameter."""
-    driver: Any = connection.connection.driver_connection
-    driver.execute(statement)
+    _driver(connection).execute(statement)
+
+
+def _driver(connection: sa.Connection) -> Any:
+    return connection.connection.driver_connection
 
 
 def _indexes(connection: sa.Connection) -> list[Any]:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from reco_assets.errors import BadInput, PublicationRefused, SchemaError
 from reco_assets.settings import Settings
+from reco_assets.store.binary_copy import rising_uuids
 from reco_assets.store.copy_buffer import RecommendationRows
 from reco_assets.store.database import create_engine_for, transaction
 from reco_assets.store.generations import (
@@ -393,3 +394,115 @@ def test_a_table_whose_row_ids_are_no_uuids_fills_them_by_its_default(engine: sa
 def test_generation_ids_are_uuids(engine: sa.Engine) -> None:
     make_world(engine)
     assert isinstance(publish_pairs(engine, [(1, 1)]).generation_id, UUID)
+
+
+@pytest.mark.parametrize("stage", STAGES[: STAGES.index("referenced") + 1])
+def test_what_becomes_ineligible_while_the_rows_are_built_is_dropped_too(
+    engine: sa.Engine, stage: str
+) -> None:
+    make_world(engine, n_users=5, n_posts=6)
+
+    def make_ineligible_at(now: str) -> None:
+        if now == stage:
+            make_ineligible(engine)
+
+    pairs = [(u, p) for u in (2, 3, 4, 5) for p in (1, 2, 3, 4)]
+    publication = publish_pairs(engine, pairs, on_stage=make_ineligible_at)
+    assert live_pairs(engine) == {(2, 2), (2, 4), (3, 1), (3, 4), (5, 1), (5, 2), (5, 4)}
+    assert publication.dropped_reasons == {
+        "hidden_author": 3,
+        "not_recommendable": 4,
+        "own_post": 1,
+        "seen": 1,
+    }
+    assert (publication.n_users, publication.n_recommendations, publication.n_dropped) == (3, 7, 9)
+
+
+def test_an_interaction_during_the_publication_counts_as_seen(engine: sa.Engine) -> None:
+    make_world(engine)
+
+    def read_post_1(stage: str) -> None:
+        if stage == "indexed":  # after the scan of all interactions
+            run_sql(
+                engine,
+                "INSERT INTO user_interactions (user_id, post_id, interaction_type) "
+                f"VALUES ('{user(1)}', '{post(1)}', 'view'), ('{user(2)}', '{post(2)}', 'view')",
+            )
+
+    publication = publish_pairs(engine, [(1, 1), (1, 2), (2, 1)], on_stage=read_post_1)
+    assert live_pairs(engine) == {(1, 2), (2, 1)}
+    assert publication.dropped_reasons == {"seen": 1}
+
+
+def test_a_row_with_several_reasons_counts_once_under_the_first(engine: sa.Engine) -> None:
+    make_world(engine)
+    run_sql(
+        engine,
+        f"INSERT INTO user_interactions (user_id, post_id, interaction_type) "
+        f"VALUES ('{user(1)}', '{post(1)}', 'view'), ('{user(2)}', '{post(1)}', 'view')",
+        f"CREATE OR REPLACE VIEW hidden_authors AS SELECT id AS user_id, '{AUTHOR}'::uuid AS author_id "
+        f"FROM users WHERE id = '{user(1)}'",
+    )
+    publication = publish_pairs(engine, [(1, 1), (2, 1), (2, 2)])
+    assert publication.dropped_reasons == {"hidden_author": 1, "seen": 1}
+    assert (publication.n_dropped, publication.n_recommendations) == (2, 1)
+
+
+def test_any_author_of_a_post_that_the_view_names_counts(engine: sa.Engine) -> None:
+    """Post 1 is by users 3 and 4 together: neither gets it, nor does user 1, who hides user 4."""
+    make_world(engine)
+    run_sql(
+        engine,
+        "CREATE OR REPLACE VIEW recommendable_posts AS SELECT id AS post_id, author_id, created_at "
+        f"FROM posts WHERE id <> '{post(1)}' UNION ALL SELECT id, a, created_at FROM posts, "
+        f"(VALUES ('{user(3)}'::uuid), ('{user(4)}'::uuid)) authors (a) WHERE id = '{post(1)}'",
+        f"CREATE OR REPLACE VIEW hidden_authors AS SELECT '{user(1)}'::uuid AS user_id, "
+        f"'{user(4)}'::uuid AS author_id",
+    )
+    publication = publish_pairs(engine, [(u, p) for u in (1, 2, 3, 4) for p in (1, 2)])
+    assert live_pairs(engine) == {(1, 2), (2, 1), (2, 2), (3, 2), (4, 2)}
+    assert publication.dropped_reasons == {"hidden_author": 1, "own_post": 2}
+
+
+def test_one_connection_is_enough(settings: Settings) -> None:
+    engine = create_engine_for(settings.model_copy(update={"pool_size": 1, "connect_timeout_s": 1.0}))
+    make_world(engine)
+    publish_pairs(engine, [(1, 1)])
+    assert publish_pairs(engine, [(2, 2)]).n_carried_over == 1
+    assert live_pairs(engine) == {(1, 1), (2, 2)}
+    engine.dispose()
+
+
+def test_defaults_and_autovacuum_options_of_the_deployer_survive(engine: sa.Engine) -> None:
+    make_world(engine)
+    run_sql(
+        engine,
+        "ALTER TABLE user_recommendations ALTER expires_at SET DEFAULT now() + '1 day'::interval, "
+        "ALTER model_version SET DEFAULT 'by hand: 100%'",
+    )
+    before = definition(engine)
+    publish_pairs(engine, [(1, 1)])
+    assert definition(engine) == before
+    run_sql(engine, "ALTER TABLE user_recommendations SET (fillfactor = 90, autovacuum_enabled = on)")
+    before = definition(engine)
+    publish_pairs(engine, [(1, 2)])
+    assert definition(engine) == before
+
+
+def test_nothing_of_a_publication_stays_in_the_session(engine: sa.Engine) -> None:
+    make_world(engine)
+    publish_pairs(engine, [(1, 1)])
+    publish_pairs(engine, [(2, 1)])
+    with engine.connect() as connection:
+        temporary = "SELECT relname FROM pg_class WHERE relnamespace = pg_my_temp_schema()"
+        assert list(connection.scalars(sa.text(temporary))) == []
+        assert connection.scalar(sa.text("SHOW enable_indexscan")) == "on"
+        assert connection.scalar(sa.text("SHOW maintenance_work_mem")) == "64MB"
+
+
+def test_row_ids_rise_with_the_rows_so_that_their_index_needs_no_sorting() -> None:
+    ids = np.concatenate([rising_uuids(0, 600, 1000), rising_uuids(600, 1000, 1000)])
+    texts = [bytes(each).hex() for each in ids]
+    assert texts == sorted(set(texts))
+    assert {(UUID(each).version, UUID(each).variant) for each in texts} == {(4, RFC_4122)}
+    assert len(rising_uuids(0, 1, 1)) == 1

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from reco_assets.errors import DatabaseBusy, DatabaseUnreachable, PublicationInProgress
 from reco_assets.settings import Settings
-from reco_assets.store import migrate
+from reco_assets.store import migrate, table_clone
 from reco_assets.store import publish as publish_module
 from reco_assets.store.database import create_engine_for, transaction
 from reco_assets.store.publish import STAGES
@@ -226,3 +226,70 @@ def terminate_publisher(engine: sa.Engine) -> None:
                 "AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
             )
         )
+
+
+def test_a_helper_does_not_touch_the_table_of_another_publication(engine: sa.Engine) -> None:
+    """It holds no advisory lock: when that was lost, another publisher may have made a table of the name."""
+    run_sql(engine, "CREATE TABLE user_recommendations_next (LIKE user_recommendations)")
+    with engine.connect() as connection:
+        with connection.begin():
+            (index, *_) = table_clone._indexes(connection)
+        with pytest.raises(DatabaseBusy, match=r"replaced by another publication"):
+            table_clone._build_index(connection, 1, index, 0)
+    assert debris(engine) == ["user_recommendations_next"]
+
+
+def test_the_scan_of_the_interactions_waits_for_the_app_to_alter_its_table(
+    settings: Settings, engine: sa.Engine
+) -> None:
+    make_world(engine)
+    run_sql(
+        engine,
+        "INSERT INTO user_interactions (user_id, post_id, interaction_type) "
+        f"VALUES ('{user(1)}', '{post(1)}', 'view')",
+    )
+    quick = create_engine_for(settings.model_copy(update={"lock_timeout_s": 0.05}))
+    with engine.connect() as app:
+        app.execute(sa.text("LOCK TABLE user_interactions IN ACCESS EXCLUSIVE MODE"))
+
+        def let_go(stage: str) -> None:
+            if stage == "referenced":
+                time.sleep(0.5)  # longer than the scan may wait for the lock
+                app.rollback()
+
+        publish_pairs(quick, [(1, 1), (1, 2)], on_stage=let_go)
+    assert live_pairs(engine) == {(1, 2)}
+    quick.dispose()
+
+
+def test_a_scan_that_is_cut_off_begins_the_publication_anew(settings: Settings, engine: sa.Engine) -> None:
+    make_world(engine)
+    publish_pairs(engine, [(2, 1)])
+    patient = create_engine_for(settings.model_copy(update={"lock_timeout_s": 30.0}))
+    stages: list[str] = []
+    with engine.connect() as app:
+        app.execute(sa.text("LOCK TABLE user_interactions IN ACCESS EXCLUSIVE MODE"))
+
+        def cut_the_waiting_scan(stage: str) -> None:
+            stages.append(stage)
+            if stage == "indexed" and app.in_transaction():
+                while not run_sql_for_count(engine, _CUT_WAITING):
+                    time.sleep(0.01)
+                app.rollback()
+
+        publication = publish_pairs(patient, [(1, 2)], on_stage=cut_the_waiting_scan)
+    assert (publication.n_recommendations, publication.n_carried_over) == (1, 1)
+    assert live_pairs(engine) == {(1, 2), (2, 1)}
+    assert stages.count("indexed") == 2
+    patient.dispose()
+
+
+_CUT_WAITING = (
+    "SELECT count(*) FROM (SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+    "WHERE wait_event_type = 'Lock' AND query LIKE '%FROM user_interactions%') ended"
+)
+
+
+def run_sql_for_count(engine: sa.Engine, query: str) -> int:
+    with transaction(engine) as connection:
+        return int(connection.scalar(sa.text(query)) or 0)

@@ -1,0 +1,97 @@
+"""Which new recommendations are of posts that the user has interacted with, at any time.
+
+All interactions stream past a bitmap of the new pairs; the few that may be among them are looked up
+exactly. A join in the database would have to wait until the rows are loaded, needs both cores for as long
+again, and is planned badly when the table's statistics are young.
+"""
+
+from typing import TYPE_CHECKING
+
+from reco_assets.store.arrow_scan import id_bytes, ids_as_arrow, plain_ids
+from reco_assets.store.binary_copy import uuid_text
+from reco_assets.store.copy_buffer import RecommendationRows
+from reco_assets.store.schema import IdType
+from reco_assets.store.screening import is_in_sorted, row_keys
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+_SLOTS_PER_PAIR = 16
+_MULTIPLIERS = (
+    *(0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93, 0xA0761D6478BD642F),
+    *(0xE7037ED1A0B428DB, 0x8EBC6AF09C88C6E3, 0x589965CC75374CC3, 0x1D8E4E27C47D124F),
+)
+"""Odd 64-bit numbers, one for each word of an id. Any would do: what they mix up is looked up exactly."""
+
+
+class PairFinder:
+    """Finds which of many (user, post) ids are pairs of `rows`.
+
+    Holds 24 to 40 bytes a row.
+
+    Attributes:
+        keys: (n,) int64, sorted: `screening.row_keys` of all rows.
+    """
+
+    def __init__(self, rows: RecommendationRows, id_type: IdType) -> None:
+        import numpy as np
+
+        users, posts = rows.users.ids, rows.posts.ids
+        if id_type == "text":
+            users, posts = uuid_text(users), uuid_text(posts)
+        self._id_type = id_type
+        self._users, self._posts = ids_as_arrow(users, id_type), ids_as_arrow(posts, id_type)
+        user, post = rows.users.index, rows.posts.index
+        bits = (max(len(rows), 1) * _SLOTS_PER_PAIR).bit_length()
+        self._shift = np.uint64(64 - bits)
+        self._taken = np.zeros(1 << bits, dtype=np.bool_)
+        self._taken[self._slots(_hash(users)[user], _hash(posts)[post])] = True
+        self.keys = np.sort(row_keys(user, post))
+
+    def find(self, user_ids: "pa.Array", post_ids: "pa.Array") -> "NDArray[np.int64]":
+        """The keys of those that are, by `screening.row_keys`; ids as the database has them."""
+        import numpy as np
+        import pyarrow.compute as pc
+
+        user_ids, post_ids = plain_ids(user_ids), plain_ids(post_ids)
+        if self._id_type == "text" and not (_are_36_long(user_ids) and _are_36_long(post_ids)):
+            # What is not a UUID's text is in no pair of ours.
+            fits = pc.and_(*(pc.equal(pc.binary_length(ids), 36) for ids in (user_ids, post_ids)))
+            user_ids, post_ids = user_ids.filter(fits), post_ids.filter(fits)
+        slots = self._slots(_hash(id_bytes(user_ids)), _hash(id_bytes(post_ids)))
+        maybe = np.flatnonzero(self._taken[slots])
+        user, post = (
+            pc.index_in(ids.take(maybe), ours).fill_null(-1).to_numpy()
+            for ids, ours in ((user_ids, self._users), (post_ids, self._posts))
+        )
+        ours = (user >= 0) & (post >= 0)
+        keys = row_keys(user[ours], post[ours])
+        return keys[is_in_sorted(keys, self.keys)]
+
+    def _slots(self, users: "NDArray[np.uint64]", posts: "NDArray[np.uint64]") -> "NDArray[np.uint64]":
+        import numpy as np
+
+        slots: NDArray[np.uint64] = (users ^ posts * np.uint64(_MULTIPLIERS[0])) >> self._shift
+        return slots
+
+
+def _are_36_long(texts: "pa.StringArray") -> bool:
+    import numpy as np
+
+    offsets = np.frombuffer(texts.buffers()[1], dtype=np.int32)[texts.offset :][: len(texts) + 1]
+    return bool((np.diff(offsets) == 36).all())
+
+
+def _hash(ids: "NDArray[np.uint8]") -> "NDArray[np.uint64]":
+    """(n,) from (n, 16) or (n, 36): the high bits are well mixed."""
+    import numpy as np
+
+    words = np.ascontiguousarray(ids).view(np.uint64 if ids.shape[1] % 8 == 0 else np.uint32)
+    mixed = np.zeros(len(ids), dtype=np.uint64)
+    for word, multiplier in zip(words.T, _MULTIPLIERS, strict=False):
+        mixed += (word ^ (word >> word.dtype.type(5 * word.itemsize))) * np.uint64(multiplier)
+    mixed ^= mixed >> np.uint64(29)
+    mixed *= np.uint64(_MULTIPLIERS[1])
+    return mixed
