@@ -31,8 +31,9 @@ from reco_assets.recommender.selection import keep_best, kth_largest, room_for, 
 Array = npt.NDArray[Any]
 
 _SPAN = 8  # products compared at once
-_FEW = 16  # with fewer additions than a tile's users / _FEW, those reached are walked to again
+_FEW = 4  # with fewer additions than a tile's users / _FEW, those reached are walked to again
 _LANES = 1024  # of a tile, for the first bound
+_BOUNDED = 1 << 14  # users that the first bound is taken from: the more, the higher and the later
 _FOUND = 1 << 17  # candidates that a thread collects before it puts them on the lists
 # Floors are rounded down by far more than rounding can move a product.
 _SLACK = 1.0 - 1e-12
@@ -61,19 +62,16 @@ class Lists(NamedTuple):
 class Found(NamedTuple):
     """Candidates on their way to a block's lists."""
 
-    rows: Array  # uint16, of the block
+    rows: Array  # int32, of the block
     keys: Array  # float64
     users: Array  # int32
 
 
 class Readers(NamedTuple):
-    """A tile's postings: of post p, the entries indptr[p] … indptr[p + 1] of `users` and `weights`.
-
-    Of all tiles when `indptr` has a row for each.
-    """
+    """A tile's postings: of post p, the entries indptr[p] … indptr[p + 1] of `users` and `weights`."""
 
     indptr: Array  # (n_posts + 1,) uint32
-    users: Array  # uint16, counted from the tile's first
+    users: Array  # uint16 or uint32, counted from the tile's first
     weights: Array  # float64
     squared_norms: Array  # (users of the tile,) float64
     norms: Array  # float64
@@ -110,14 +108,14 @@ def empty_lists(squared_norms: Array, k: int) -> Lists:
 
 def nothing_found() -> Found:
     """Room for the candidates of one search of pairs."""
-    return Found(np.empty(_FOUND, dtype=np.uint16), np.empty(_FOUND), np.empty(_FOUND, dtype=np.int32))
+    return Found(np.empty(_FOUND, dtype=np.int32), np.empty(_FOUND), np.empty(_FOUND, dtype=np.int32))
 
 
 def workspace(tile_users: int, k: int) -> Workspace:
     """For one thread."""
     return Workspace(
         np.zeros(tile_users),
-        np.empty(tile_users // _SPAN + 1, dtype=np.int64),  # also for tile_users / _FEW
+        np.empty(tile_users // min(_SPAN, _FEW) + 1, dtype=np.int64),
         np.empty(_LANES),
         np.empty(room_for(k)),
     )
@@ -219,6 +217,22 @@ def _find_spans(
 
 
 @compiled
+def _find_spans_one_way(
+    dots: Array, norm: float, norms: Array, floor: float, shrinkage: float, spans: Array
+) -> int:
+    """`_find_spans` for the row's floor alone."""
+    n_spans = 0
+    for start in range(0, len(dots), _SPAN):
+        products, others = dots[start : start + _SPAN], norms[start : start + _SPAN]
+        hits = 0
+        for i in range(len(products)):
+            hits += products[i] > floor * (norm * others[i] + shrinkage)
+        spans[n_spans] = start
+        n_spans += hits > 0
+    return n_spans
+
+
+@compiled
 def _find_reached(rows: Any, row: int, readers: Any, spans: Array) -> int:
     """Everybody in the tile who shares a post with the row, once for each post; returns how many."""
     posts, indptr, users = rows.posts, readers.indptr, readers.users
@@ -237,7 +251,7 @@ def search_tile(
     """Offer a tile's users to the lists of a block's rows; row r is user first_user + r, or nobody."""
     norms, squared_norms, shrinkage = readers.norms, readers.squared_norms, formula.shrinkage
     n_readers, room = len(norms), lists.keys.shape[1]
-    dots, spans, no_floors = space.dots[:n_readers], space.spans, np.full(n_readers, np.inf)
+    dots, spans = space.dots[:n_readers], space.spans
     for row in range(len(rows.norms)):
         added = _add_products(rows, row, readers, formula.min_overlap, dots)
         if added == 0:
@@ -247,13 +261,13 @@ def search_tile(
             dots[itself] = 0.0
         norm, size = rows.norms[row], lists.sizes[row]
         if size == 0 and added > len(space.lanes):
-            bound = _kth_at_least(dots, norm, norms, formula, space.lanes)
+            bound = _kth_at_least(dots[:_BOUNDED], norm, norms, formula, space.lanes)
             lists.floors[row] = _SLACK * bound
         floor = lists.floors[row]
         keys, users = lists.keys[row], lists.users[row]
         width = _SPAN if added > n_readers // _FEW else 1
         if width > 1:
-            n_spans = _find_spans(dots, norm, norms, floor, no_floors, shrinkage, spans)
+            n_spans = _find_spans_one_way(dots, norm, norms, floor, shrinkage, spans)
         else:
             n_spans = _find_reached(rows, row, readers, spans)
         for i in range(n_spans):
@@ -271,22 +285,6 @@ def search_tile(
         lists.sizes[row] = size
         if width > 1:
             dots[:] = 0.0
-
-
-@compiled
-def search_all_tiles(rows: Any, first_user: int, index: Any, formula: Any, lists: Any, space: Any) -> None:
-    """Offer everybody to the lists of the rows; `index` holds the readers of all tiles."""
-    tile = len(space.dots)
-    for t in range(len(index.indptr)):
-        first, last = t * tile, min((t + 1) * tile, len(index.norms))
-        readers = Readers(
-            index.indptr[t],
-            index.users,
-            index.weights,
-            index.squared_norms[first:last],
-            index.norms[first:last],
-        )
-        search_tile(rows, first_user, readers, first, formula, lists, space)
 
 
 @compiled

@@ -22,10 +22,10 @@ from reco_assets.recommender.neighbor_kernel import (
     Lists,
     Readers,
     Rows,
+    Workspace,
     empty_lists,
     nothing_found,
     put_on_lists,
-    search_all_tiles,
     search_pairs,
     search_tile,
     thin_out_all,
@@ -43,7 +43,6 @@ TILE = 4096
 LIST_BYTES = 1 << 29
 """Memory for unfinished lists. Beyond it, blocks of users are finished one group after the other."""
 
-_LARGEST_TILE = 1 << 16
 _MOST_ENTRIES = 1 << 32
 
 
@@ -59,7 +58,7 @@ class NeighborIndex:
     Attributes:
         row_indptr, row_posts, row_weights: the rows, CSR: (n_users + 1,) int64, int32, float64.
         reader_indptr: (n_tiles, n_posts + 1) uint32: where a tile's readers of each post are in …
-        readers: (nnz,) uint16, counted from the tile's first user, and …
+        readers: (nnz,) uint16 or uint32, counted from the tile's first user, and …
         reader_weights: (nnz,) float64.
         squared_norms: (n_users,) float64 ‖u‖².
         tile_users: users in a tile, all but the last.
@@ -80,13 +79,14 @@ class NeighborIndex:
 
         Args:
             weights: (n_users, n_posts) CSR with sorted indices, positive, fewer than 2³² entries.
-            tile_users: 1 … 65,536; None: what is fast. Does not change any result.
+            tile_users: None: what makes `search` fast; `n_users` makes `search_one` fast, because one
+                row finds all readers of a post in one place. Does not change any result.
 
         Raises:
-            BadInput: too many entries, or a tile that cannot be.
+            BadInput: too many entries, or tiles of nobody.
         """
-        if tile_users is not None and not 1 <= tile_users <= _LARGEST_TILE:
-            raise BadInput(f"tile_users is {tile_users}; it must be from 1 to {_LARGEST_TILE:,}.")
+        if tile_users is not None and tile_users < 1:
+            raise BadInput(f"tile_users is {tile_users}; it must be at least 1.")
         if weights.nnz >= _MOST_ENTRIES:
             raise BadInput(
                 f"The matrix has {weights.nnz:,} entries; the search takes fewer than {_MOST_ENTRIES:,}. "
@@ -97,7 +97,7 @@ class NeighborIndex:
         n_tiles = max(1, -(-n_users // tile))
         values = np.asarray(weights.data, dtype=np.float64)
         indptr = np.zeros((n_tiles, n_posts + 1), dtype=np.uint32)
-        readers = np.empty(weights.nnz, dtype=np.uint16)
+        readers = np.empty(weights.nnz, dtype=np.uint16 if tile <= 1 << 16 else np.uint32)
         reader_weights = np.empty(weights.nnz)
         for t in range(n_tiles):
             first, last = weights.indptr[t * tile], weights.indptr[min(n_users, (t + 1) * tile)]
@@ -206,14 +206,25 @@ class NeighborIndex:
             frozen(squared_norms, np.float64),
             frozen(np.sqrt(squared_norms), np.float64),
         )
-        lists = empty_lists(squared_norms, n_neighbors)
-        space = workspace(self.tile_users, n_neighbors)
-        search_all_tiles(rows, exclude, self._all_readers, formula, lists, space)
+        lists, space = empty_lists(squared_norms, n_neighbors), self._space_for_one(n_neighbors)
+        for t in range(self._n_tiles):
+            search_tile(rows, exclude, self._readers_of(t), self._tile(t).start, formula, lists, space)
         neighbors = np.empty((1, n_neighbors), dtype=np.int32)
         similarities = np.empty((1, n_neighbors), dtype=np.float32)
         thin_out_all(lists, formula, space.scratch)
         write_out(lists, formula, neighbors, similarities)
         return neighbors[0], similarities[0]
+
+    def _space_for_one(self, n_neighbors: int) -> Workspace:
+        """Each thread's own, kept: clearing it anew would take longer than many a search."""
+        space: Workspace | None = getattr(self._spaces, "space", None)
+        if space is None or len(space.scratch) != room_for(n_neighbors):
+            space = self._spaces.space = workspace(self.tile_users, n_neighbors)
+        return space
+
+    @cached_property
+    def _spaces(self) -> threading.local:
+        return threading.local()
 
     @cached_property
     def _norms(self) -> Array:
@@ -223,7 +234,7 @@ class NeighborIndex:
     def _all_readers(self) -> Readers:
         return Readers(
             frozen(self.reader_indptr, np.uint32),
-            frozen(self.readers, np.uint16),
+            frozen(self.readers, self.readers.dtype),
             frozen(self.reader_weights, np.float64),
             frozen(self.squared_norms, np.float64),
             self._norms,

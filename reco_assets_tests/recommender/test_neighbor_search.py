@@ -140,7 +140,7 @@ def test_one_row_finds_what_the_batch_finds_for_its_user_to_the_bit(data: st.Dat
         "min_overlap": data.draw(st.integers(1, 3)),
     }
     k = data.draw(st.integers(1, 90))
-    index = NeighborIndex.build(weights, tile_users=data.draw(tile_sizes))
+    index = NeighborIndex.build(weights, tile_users=data.draw(tile_sizes | st.just(n_users)))
     users, similarities = index.search(k, **options)
     for u in range(n_users):
         row = slice(weights.indptr[u], weights.indptr[u + 1])
@@ -183,9 +183,20 @@ def test_no_users_give_an_empty_table() -> None:
     assert users.shape == similarities.shape == (0, 3)
 
 
-def test_a_tile_that_16_bits_cannot_number_is_refused() -> None:
-    with pytest.raises(BadInput, match=r"tile_users is 65537; it must be from 1 to 65,536"):
-        NeighborIndex.build(sp.csr_array(np.eye(3)), tile_users=65_537)
+def test_readers_beyond_16_bits_are_found_too() -> None:
+    n_users = 70_000
+    weights = sp.csr_array((np.ones(n_users), (np.arange(n_users), np.arange(n_users) % 35_000)))
+    for tile_users in (None, n_users):
+        index = NeighborIndex.build(weights, tile_users=tile_users)
+        users, _ = index.search_one(np.array([34_999]), np.array([2.0]), 3, exclude=34_999)
+        assert users.tolist() == [69_999, -1, -1]
+    assert index.readers.dtype == np.uint32
+    assert index.search(1)[0][:, 0].tolist() == [*range(35_000, 70_000), *range(35_000)]
+
+
+def test_tiles_of_nobody_are_refused() -> None:
+    with pytest.raises(BadInput, match="tile_users is 0; it must be at least 1"):
+        NeighborIndex.build(sp.csr_array(np.eye(3)), tile_users=0)
 
 
 def test_tiles_grow_until_their_pointers_take_less_room_than_the_entries() -> None:
