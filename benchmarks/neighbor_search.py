@@ -10,7 +10,7 @@ from statistics import median
 from benchmarks.agreement import TOLERANCE, Agreement, compare
 from benchmarks.contenders.registry import BOUND, OURS, OWN_SETTINGS, Entrant
 from benchmarks.feeds import workload as make_workload
-from benchmarks.processes import ContenderFailed, ContenderProcess
+from benchmarks.processes import ContenderFailed, ContenderProcess, started
 from benchmarks.report import Report, Row, Table
 from benchmarks.rounds import SLOW_ROUNDS, Runs, Say, ratio, take_turns
 from benchmarks.sizes import Size
@@ -85,7 +85,7 @@ def _measure(
                 say(f"left out: {entrant.name}, {reason}")
                 continue
             try:
-                process = ContenderProcess(entrant, place, threads)
+                process = started(entrant, place, threads)
             except ContenderFailed as error:
                 say(f"left out: {error}")
                 continue

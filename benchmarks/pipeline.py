@@ -7,13 +7,13 @@ from pathlib import Path
 from benchmarks import row_moving
 from benchmarks.contenders.registry import Entrant
 from benchmarks.database import HOLDOUT_DAYS, seeded_database
-from benchmarks.processes import ContenderProcess
+from benchmarks.processes import ContenderProcess, started
 from benchmarks.report import Report, Row, Table
 from benchmarks.rounds import SLOW_ROUNDS, Runs, Say, ratio, take_turns
 from benchmarks.sizes import SIZES, Size
 from benchmarks.workload import SAMPLE
 
-_OURS = Entrant("ours", "benchmarks.contenders.pipelines:OursPipeline")
+_OURS = Entrant("ours", "benchmarks.contenders.pipelines:OursPipeline", compiles=True)
 _STRAIGHTFORWARD = Entrant(
     "straightforward", "benchmarks.contenders.pipelines:StraightforwardPipeline", slow=True
 )
@@ -63,7 +63,7 @@ def run(
             processes = []
             entrants = (_OURS, _STRAIGHTFORWARD) if "pipeline" in parts else (_OURS,)
             for entrant in entrants:
-                processes.append(ContenderProcess(entrant, place, threads))
+                processes.append(started(entrant, place, threads))
                 stack.callback(processes[-1].stop)
             # Ours runs in any case: it leaves the lists whose rows are moved next.
             runs = take_turns(processes, rounds if "pipeline" in parts else 1, say)

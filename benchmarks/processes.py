@@ -21,6 +21,21 @@ class ContenderFailed(Exception):
     """A contender raised an error or died; the message holds what it said."""
 
 
+def started(entrant: Entrant, directory: Path, threads: int) -> "ContenderProcess":
+    """A loaded contender, whose code is compiled if that is kept on disk.
+
+    Raises:
+        ContenderFailed: It could not be loaded or run.
+    """
+    if entrant.compiles:
+        process = ContenderProcess(entrant, directory, threads)
+        try:
+            process.ask("run")
+        finally:
+            process.stop()
+    return ContenderProcess(entrant, directory, threads)
+
+
 class ContenderProcess:
     """A contender, started and loaded.
 

@@ -33,11 +33,17 @@ class Ours(SearchContender):
         **_EVERYBODY,
     }
 
+    ages: ClassVar[bool] = False
+    """Whether the settings look at times; `fit` is given them only then."""
+
     model: UserKNNRecommender
     recommended: RecommendationLists
 
     def prepare(self) -> None:
-        """The times of the interactions, for the variants that let them age."""
+        """The times of interactions and posts, for the variants that let them age."""
+        self.times: dict[str, Any] = {}
+        if not self.ages:
+            return
         matrix = self.workload.weights
         self.times = {
             "last_interaction_at": sp.csr_array(
@@ -110,9 +116,11 @@ class OursBM25(Ours):
         "similarity_weighting": "bm25",
         **_EVERYBODY,
     }
+    ages = True
 
 
 class OursDefaults(Ours):
     """Every setting as it is shipped."""
 
     parameters: ClassVar[dict[str, Any]] = {**_EVERYBODY}
+    ages = True
