@@ -10,12 +10,14 @@ import scipy.sparse as sp
 
 from benchmarks.contenders.base import SearchContender, Seconds, Stopwatch
 from benchmarks.workload import N_NEIGHBORS, N_POSTS
+from reco_assets.events import DEFAULT_INTERACTION_WEIGHTS
 from reco_assets.recommender.recommendation_lists import RecommendationLists
 from reco_assets.recommender.user_knn import UserKNNRecommender
 
 Array = npt.NDArray[Any]
 
 _EVERYBODY = {"active_within_days": 3650}
+_VIEW = DEFAULT_INTERACTION_WEIGHTS["view"]
 
 
 class Ours(SearchContender):
@@ -82,15 +84,30 @@ class Ours(SearchContender):
         return table
 
     def one_user(self, calls: int) -> dict[str, Any]:
-        """Latencies in ms of single users' lists: of known users, and of a history given with the call."""
-        users = np.random.default_rng(0).integers(0, self.workload.n_users, calls)
+        """Latencies in ms of single users' lists, from the fit and from a history of now."""
+        rng = np.random.default_rng(0)
+        users = rng.integers(0, self.workload.n_users, calls)
         model = self.model
         model.n_threads = 1
+        histories = [self._with_a_new_post(user, rng) for user in users]
         return {
-            "a known user's list": _latencies(
+            "recommend: the list of a user of the fit": _latencies(
                 [partial(model.recommend, users[n : n + 1]) for n in range(calls)]
-            )
+            ),
+            "fold_in: neighbours and list from a history of now": _latencies(
+                [
+                    partial(model.fold_in, posts, weights, user_index=int(user))
+                    for user, (posts, weights) in zip(users, histories, strict=True)
+                ]
+            ),
         }
+
+    def _with_a_new_post(self, user: int, rng: np.random.Generator) -> tuple[Array, Array]:
+        """The user's history with a view of a post that is not in it, where there is one."""
+        row = self.workload.weights[[user]]
+        others = np.setdiff1d(np.arange(row.shape[1]), row.indices)
+        new = others[rng.integers(0, len(others), 1)] if len(others) else others
+        return np.append(row.indices, new), np.append(row.data, np.full(len(new), _VIEW))
 
 
 def _latencies(calls: Sequence[Callable[[], Any]]) -> dict[str, float]:

@@ -67,6 +67,19 @@ def test_ratios_are_positive_and_ours_is_one(measured: tuple[Report, list[str], 
     assert all(isinstance(row["bound / ours"], float) for row in measured[0].table("bound").rows)
 
 
+def test_one_user_is_served_from_the_fit_and_from_a_history_of_now(
+    measured: tuple[Report, list[str], list[str]],
+) -> None:
+    rows = measured[0].table("one-user").rows
+    assert [str(row["what"]).split(":")[0] for row in rows] == ["recommend", "fold_in"] * 2
+    for row in rows:
+        p50, p99, slowest = (row[column] for column in ("p50 ms", "p99 ms", "slowest ms"))
+        assert isinstance(p50, float)
+        assert isinstance(p99, float)
+        assert isinstance(slowest, float)
+        assert 0 < p50 <= p99 <= slowest
+
+
 def test_json_and_print_are_the_same(measured: tuple[Report, list[str], list[str]]) -> None:
     report, printed, _ = measured
     assert len(printed) == len(report.tables)
