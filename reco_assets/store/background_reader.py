@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import sqlalchemy as sa
 
 from reco_assets.errors import DatabaseBusy
-from reco_assets.store.arrow_scan import arrow_batches, id_bytes, ids_as_arrow, plain_ids
+from reco_assets.store.arrow_scan import arrow_batches, arrow_cursor, id_bytes, ids_as_arrow, plain_ids
 from reco_assets.store.binary_copy import uuid_text
 from reco_assets.store.database import translated
 from reco_assets.store.eligibility import numbers
@@ -116,8 +116,8 @@ class BackgroundReader:
         found: list[T] = []
         for attempt in range(_LOCK_ATTEMPTS):
             try:
-                with translated(self._engine), arrow_batches(self._uri, query, what=what) as batches:
-                    for batch in batches:
+                with translated(self._engine), arrow_cursor(self._uri) as cursor:
+                    for batch in arrow_batches(cursor, query, what=what):
                         if self._stop.is_set():
                             break
                         found.append(found_in(batch))

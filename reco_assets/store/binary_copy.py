@@ -8,6 +8,7 @@ driver.
 
 import os
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER: Final = b"\xff\xff"
 POSTGRES_EPOCH_US: Final = 946_684_800_000_000
 """2000-01-01 UTC, from which PostgreSQL counts, in microseconds of the Unix epoch."""
+
+_GROUPS: Final = ((0, 8), (9, 13), (14, 18), (19, 23), (24, 36))
+"""Where the digits of a UUID's text stand, between dashes."""
 
 Field = tuple[str, str, tuple[int, ...]]
 """A column of fixed width: its name, its type and the shape of one value, as numpy spells them."""
@@ -72,10 +76,36 @@ def uuid_text(ids: "NDArray[np.uint8]") -> "NDArray[np.uint8]":
     hexadecimal = digits[ids].reshape(len(ids), 32)
     text = np.full((len(ids), 36), ord("-"), dtype=np.uint8)
     taken = 0
-    for start, stop in ((0, 8), (9, 13), (14, 18), (19, 23), (24, 36)):
+    for start, stop in _GROUPS:
         text[:, start:stop] = hexadecimal[:, taken : taken + stop - start]
         taken += stop - start
     return text
+
+
+def uuid_bytes(texts: "NDArray[np.uint8]") -> "tuple[NDArray[np.uint8], NDArray[np.bool_]]":
+    """The reverse of `uuid_text`: (n, 36) characters to (n, 16) bytes, and which are spelled just so.
+
+    The bytes of a text with another spelling mean nothing.
+    """
+    import numpy as np
+
+    digits = np.concatenate([texts[:, start:stop] for start, stop in _GROUPS], axis=1)
+    values = _two_digits()[digits.view(np.uint16)]
+    canonical = values.max(axis=1, initial=0) < 256
+    for dash in (8, 13, 18, 23):
+        canonical &= texts[:, dash] == ord("-")
+    return values.astype(np.uint8), canonical
+
+
+@cache
+def _two_digits() -> "NDArray[np.uint16]":
+    """The byte that two characters, read as one number, spell; 256 for what are not two lower-case digits."""
+    import numpy as np
+
+    values = np.full(1 << 16, 256, dtype=np.uint16)
+    for value in range(256):
+        values[np.frombuffer(b"%02x" % value, dtype=np.uint16)] = value
+    return values
 
 
 def rising_uuids(start: int, stop: int, n: int) -> "NDArray[np.uint8]":

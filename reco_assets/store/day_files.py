@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from reco_assets.errors import CorruptArtifact, MissingUpstream, StorageFull, StorageUnwritable
 from reco_assets.events import CREATED_AT, INTERACTION_TYPE, POST_ID, USER_ID
@@ -22,6 +22,19 @@ if TYPE_CHECKING:
 
 INTERACTION_ID: Final = "id"
 _ROW_GROUP_ROWS = 131_072
+_LAYOUT: Final[dict[str, Any]] = {
+    # Random bytes shrink by no compression; what repeats shrinks by being numbered, and times, which rise,
+    # by their differences. Half the time of zstd over everything, and smaller.
+    "compression": {
+        INTERACTION_ID: "none",
+        USER_ID: "none",
+        POST_ID: "none",
+        INTERACTION_TYPE: "zstd",
+        CREATED_AT: "none",
+    },
+    "use_dictionary": [USER_ID, POST_ID, INTERACTION_TYPE],
+    "column_encoding": {CREATED_AT: "DELTA_BINARY_PACKED"},
+}
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -95,7 +108,7 @@ class DayWriter:
         with explained_storage_errors(path):
             self._file = self._temporary.open("wb")
             try:
-                self._writer = pq.ParquetWriter(self._file, day_schema(), compression="zstd")
+                self._writer = pq.ParquetWriter(self._file, day_schema(), **_LAYOUT)
             except BaseException:
                 self._abandon()
                 raise
@@ -116,7 +129,7 @@ class DayWriter:
             self._flush(whole_groups_only=True)
 
     def finish(self) -> str:
-        """Make the file durable and visible; returns its SHA-256."""
+        """Put the file in place, whole; returns its SHA-256. Its name is durable after `sync_directory`."""
         with explained_storage_errors(self.path):
             self._flush(whole_groups_only=False)
             self._writer.close()
@@ -125,7 +138,6 @@ class DayWriter:
             self._file.close()
             digest = sha256_of(self._temporary)
             self._temporary.replace(self.path)
-            _sync_directory(self.path.parent)
         return digest
 
     def discard(self) -> None:
@@ -188,9 +200,15 @@ def explained_storage_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def sync_directory(directory: Path) -> None:
+    """Make the names of new files durable.
+
+    Raises:
+        StorageFull, StorageUnwritable: see `explained_storage_errors`.
+    """
+    with explained_storage_errors(directory):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

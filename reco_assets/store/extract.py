@@ -1,22 +1,29 @@
 """Interactions out of PostgreSQL into one Parquet file per UTC day, in one scan.
 
-The rows come through ADBC as Arrow batches, so that memory stays bounded and no Python object is
-made per row. The server sorts by (created_at, id); a rerun over unchanged rows gives the same bytes.
+The rows come through ADBC as Arrow batches, so that memory stays bounded (some 16 MB a batch, three at
+a time, and a row group of 131,072 rows) and no Python object is made per row. The server only sorts them,
+by (created_at, id); what is wrong with a row is found here. A rerun over unchanged rows gives the same
+bytes.
 """
 
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from reco_assets.errors import BadInput, DatabaseBusy, DatabaseUnreachable, SchemaError
+import sqlalchemy as sa
+
+from reco_assets.errors import BadInput, DatabaseUnreachable, SchemaError
+from reco_assets.events import POST_ID, USER_ID
 from reco_assets.settings import Settings
 from reco_assets.store.adoption import relation_columns
+from reco_assets.store.arrow_scan import ahead, arrow_batches, arrow_cursor, plain_ids
 from reco_assets.store.database import (
     connect_with_retry,
     create_engine_for,
@@ -24,21 +31,38 @@ from reco_assets.store.database import (
     pauses,
     translated,
 )
-from reco_assets.store.day_files import DayWriter, day_path, day_schema, explained_storage_errors
+from reco_assets.store.day_files import (
+    DayWriter,
+    day_path,
+    day_schema,
+    explained_storage_errors,
+    sync_directory,
+)
+from reco_assets.store.interaction_rows import REASON, RowJudge
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FUTURE: Final = "created_at in the future"
-UNKNOWN_USER: Final = "unknown user"
-UNKNOWN_POST: Final = "unknown post"
 _DAY_US = 86_400_000_000
-_CANONICAL: Final = (
-    "({0} LIKE '________-____-____-____-____________' AND translate({0}, '0123456789abcdef', '') = '----')"
-)
-"""A UUID as text ids must spell it: one id has one spelling, or joins would miss it.
-
-Says the same as a regular expression in a third of the time, which is most of the scan's.
+_REFERENCED: Final = {USER_ID: "users", POST_ID: "posts"}
+_FOREIGN_KEYS = """
+SELECT a.attname::text, t.name FROM pg_constraint c
+JOIN (VALUES ('users'), ('posts')) t (name) ON c.confrelid = to_regclass(t.name)
+JOIN pg_attribute a ON a.attrelid = c.conrelid AND c.conkey = ARRAY[a.attnum]
+JOIN pg_attribute r ON r.attrelid = c.confrelid AND c.confkey = ARRAY[r.attnum] AND r.attname = 'id'
+WHERE c.conrelid = to_regclass('user_interactions') AND c.contype = 'f' AND c.convalidated
+"""
+# ADBC streams through COPY only without parameters, so psycopg quotes the values into the text.
+_ROWS = """
+SELECT i.id, i.user_id, i.post_id, i.interaction_type::text AS interaction_type,
+       i.created_at::timestamptz AS created_at
+FROM user_interactions i WHERE i.created_at >= {start} AND i.created_at < {end}
+ORDER BY i.created_at, {id}
+"""
+_UNKNOWN = """
+SELECT DISTINCT i.{column} AS id FROM user_interactions i
+WHERE i.created_at >= {start} AND i.created_at < {end}
+  AND i.{column} IS NOT NULL AND NOT EXISTS (SELECT FROM {table} t WHERE t.id = i.{column})
 """
 
 
@@ -99,15 +123,12 @@ def extract_interactions(
     engine = create_engine_for(settings, application_name="reco-extract")
     try:
         with connect_with_retry(engine) as connection:
-            tables = relation_columns(connection)
-        for name in ("user_interactions", "users", "posts"):
-            if name not in tables:
-                raise SchemaError(f"The table {name} is not there. Run `reco migrate`.")
-        query = _query(tables["user_interactions"], start, end, interaction_types, now or datetime.now(UTC))
+            queries = _queries(connection, start, end)
+        types, now = frozenset(interaction_types), now or datetime.now(UTC)
         for pause in pauses(engine):
             try:
                 with translated(engine):
-                    return _scan(settings, query, start, end, directory)
+                    return _scan(settings, queries, types, now, start, end, directory)
             except DatabaseUnreachable:
                 if pause is None:
                     raise
@@ -117,111 +138,100 @@ def extract_interactions(
     raise AssertionError("unreachable")
 
 
-def _query(columns: Mapping[str, str], start: date, end: date, types: Collection[str], now: datetime) -> str:
-    """The scan, with the reason for which a row is rejected, or null.
+@dataclass(frozen=True)
+class _Queries:
+    """The scan, and what finds the ids in it that the app does not have, by column."""
 
-    ADBC streams through COPY only without parameters, so psycopg quotes the values into the text.
-    """
+    rows: str
+    unknown: Mapping[str, str]
+
+
+def _queries(connection: sa.Connection, start: date, end: date) -> _Queries:
     from psycopg import sql
 
-    def as_uuid(column: str) -> sql.Composable:
-        name = sql.Identifier(column)
-        if columns[column] == "uuid":
-            return sql.SQL("i.{}").format(name)
-        return sql.SQL(f"CASE WHEN {_CANONICAL} THEN {{0}}::uuid END").format(sql.SQL("i.{}").format(name))
-
-    def malformed(column: str) -> sql.Composable:
-        if columns[column] == "uuid":
-            return sql.SQL("")
-        return sql.SQL(f"WHEN NOT {_CANONICAL} THEN {{1}}").format(
-            sql.SQL("i.{}").format(sql.Identifier(column)),
-            sql.Literal(f"{column} is not a UUID in lower case"),
-        )
-
-    query = sql.SQL(
-        "SELECT {id} AS id, {user} AS user_id, {post} AS post_id, "
-        "i.interaction_type::text AS interaction_type, i.created_at::timestamptz AS created_at, "
-        "CASE {bad_id} WHEN i.user_id IS NULL THEN 'user_id is null' {bad_user} "
-        "WHEN NOT EXISTS (SELECT FROM users u WHERE u.id = i.user_id) THEN {no_user} "
-        "WHEN i.post_id IS NULL THEN 'post_id is null' {bad_post} "
-        "WHEN NOT EXISTS (SELECT FROM posts p WHERE p.id = i.post_id) THEN {no_post} "
-        "WHEN i.interaction_type IS NULL THEN 'interaction_type is null' "
-        "WHEN NOT i.interaction_type::text = ANY({types}::text[]) "
-        "THEN 'unknown type ' || quote_literal(i.interaction_type::text) "
-        "WHEN i.created_at > {now} THEN {future} END AS reason "
-        "FROM user_interactions i WHERE i.created_at >= {start} AND i.created_at < {end} "
-        "ORDER BY i.created_at, {order}"
-    ).format(
-        id=as_uuid("id"),
-        user=as_uuid("user_id"),
-        post=as_uuid("post_id"),
-        bad_id=malformed("id"),
-        bad_user=malformed("user_id"),
-        bad_post=malformed("post_id"),
-        no_user=sql.Literal(UNKNOWN_USER),
-        no_post=sql.Literal(UNKNOWN_POST),
-        types=sql.Literal(sorted(types)),
-        now=sql.Literal(now),
-        future=sql.Literal(FUTURE),
-        start=sql.Literal(_midnight(start)),
-        end=sql.Literal(_midnight(end)),
-        order=sql.SQL("i.id" if columns["id"] == "uuid" else 'i.id COLLATE "C"'),
+    tables = relation_columns(connection)
+    for name in ("user_interactions", "users", "posts"):
+        if name not in tables:
+            raise SchemaError(f"The table {name} is not there. Run `reco migrate`.")
+    # Where a foreign key keeps rows of deleted users away there is nothing to look for.
+    held = {tuple(row) for row in connection.execute(sa.text(_FOREIGN_KEYS))}
+    span = {"start": sql.Literal(_midnight(start)), "end": sql.Literal(_midnight(end))}
+    id_is_uuid = tables["user_interactions"]["id"] == "uuid"
+    rows = sql.SQL(_ROWS).format(**span, id=sql.SQL("i.id" if id_is_uuid else 'i.id COLLATE "C"'))
+    return _Queries(
+        rows.as_string(None),
+        {
+            column: sql.SQL(_UNKNOWN)
+            .format(**span, column=sql.Identifier(column), table=sql.Identifier(table))
+            .as_string(None)
+            for column, table in _REFERENCED.items()
+            if (column, table) not in held
+        },
     )
-    return query.as_string(None)
 
 
-def _scan(settings: Settings, query: str, start: date, end: date, directory: Path) -> list[DayExtract]:
-    from adbc_driver_postgresql import dbapi
+def _scan(
+    settings: Settings,
+    queries: _Queries,
+    types: Collection[str],
+    now: datetime,
+    start: date,
+    end: date,
+    directory: Path,
+) -> list[DayExtract]:
+    what, hint = "The scan of user_interactions", "Days that were finished stay; run it again."
+    with arrow_cursor(native_url(settings, application_name="reco-extract")) as cursor:
+        unknown = {
+            column: _ids(arrow_batches(cursor, query, what=what, hint=hint))
+            for column, query in queries.unknown.items()
+        }
+        judge = RowJudge(types, now, unknown)
+        batches = arrow_batches(cursor, queries.rows, what=what, hint=hint)
+        with closing(ahead(map(judge.judged, batches))) as judged:
+            return _write_days(judged, start, end, directory)
 
-    days = [start + timedelta(days=offset) for offset in range((end - start).days)]
-    extracts: list[DayExtract] = []
-    with ExitStack() as stack:
-        connection = stack.enter_context(dbapi.connect(native_url(settings, application_name="reco-extract")))
-        cursor = stack.enter_context(connection.cursor())
-        cursor.execute("SET work_mem = '64MB'")  # the sort; a larger one spills to the server's disk
-        cursor.execute(query)
-        pieces = _split_by_day(_batches(cursor.fetch_record_batch()))
-        piece = next(pieces, None)
-        for day in days:
+
+def _ids(batches: Iterator["pa.RecordBatch"]) -> "pa.Array":
+    import pyarrow as pa
+
+    found = [plain_ids(batch.column("id")) for batch in batches]
+    return pa.concat_arrays(found) if found else pa.nulls(0)
+
+
+def _write_days(
+    batches: Iterator["pa.RecordBatch"], start: date, end: date, directory: Path
+) -> list[DayExtract]:
+    """One file after the other; while one is put on disk for good, the next is written."""
+    extracts: list[Future[DayExtract]] = []
+    pieces = _split_by_day(batches)
+    piece = next(pieces, None)
+    with ThreadPoolExecutor(1, thread_name_prefix="finish-day") as finisher:
+        for day in (start + timedelta(days=offset) for offset in range((end - start).days)):
             writer = DayWriter(day_path(directory, day))
             rejected: Counter[str] = Counter()
             try:
                 while piece is not None and piece[0] == day:
                     _take(piece[1], writer, rejected)
                     piece = next(pieces, None)
-                digest = writer.finish()
+                if extracts:
+                    extracts[-1].result()  # at most one waits; a full disk ends the range at once
             except BaseException:
                 writer.discard()
                 raise
-            extracts.append(
-                DayExtract(
-                    day,
-                    writer.path,
-                    writer.n_rows,
-                    digest,
-                    dict(sorted(rejected.items())),
-                    writer.first,
-                    writer.last,
-                )
-            )
-    return extracts
+            extracts.append(finisher.submit(_finish, day, writer, rejected))
+        finished = [extract.result() for extract in extracts]
+    sync_directory(directory)
+    return finished
 
 
-def _batches(reader: Any) -> Iterator["pa.RecordBatch"]:
-    """The batches of a stream, whose errors are Arrow's: the driver's words without its codes."""
-    import pyarrow as pa
-
-    while True:
-        try:
-            batch = reader.read_next_batch()
-        except StopIteration:
-            return
-        except (OSError, pa.ArrowException) as error:
-            what = f"The scan of user_interactions broke off: {' '.join(str(error).split())}."
-            if "canceling statement" in str(error):
-                raise DatabaseBusy(f"{what} Raise RECO_STATEMENT_TIMEOUT_S or extract fewer days.") from error
-            raise DatabaseUnreachable(f"{what} Days that were finished stay; run it again.") from error
-        yield batch
+def _finish(day: date, writer: DayWriter, rejected: Counter[str]) -> DayExtract:
+    try:
+        digest = writer.finish()
+    except BaseException:
+        writer.discard()
+        raise
+    reasons = dict(sorted(rejected.items()))
+    return DayExtract(day, writer.path, writer.n_rows, digest, reasons, writer.first, writer.last)
 
 
 def _split_by_day(batches: Iterator["pa.RecordBatch"]) -> Iterator[tuple[date, "pa.RecordBatch"]]:
@@ -229,8 +239,6 @@ def _split_by_day(batches: Iterator["pa.RecordBatch"]) -> Iterator[tuple[date, "
     import numpy as np
 
     for batch in batches:
-        if batch.num_rows == 0:
-            continue
         micros = batch.column("created_at").cast("int64").to_numpy()
         day_numbers = micros // _DAY_US
         cuts = [0, *(np.flatnonzero(np.diff(day_numbers)) + 1).tolist(), batch.num_rows]
@@ -241,23 +249,15 @@ def _split_by_day(batches: Iterator["pa.RecordBatch"]) -> Iterator[tuple[date, "
 
 def _take(batch: "pa.RecordBatch", writer: DayWriter, rejected: Counter[str]) -> None:
     """Write the good rows, count the others."""
-    import pyarrow as pa
     import pyarrow.compute as pc
 
-    reasons = batch.column("reason")
+    reasons = batch.column(REASON)
     if reasons.null_count < batch.num_rows:
         for counted in pc.value_counts(reasons.drop_null()).to_pylist():
             rejected[counted["values"]] += counted["counts"]
         batch = batch.filter(reasons.is_null())
-    if batch.num_rows == 0:
-        return
-    schema = day_schema()
-    columns = []
-    for wanted in schema:
-        column = batch.column(wanted.name)
-        column = column.storage if isinstance(column, pa.ExtensionArray) else column
-        columns.append(column.cast(wanted.type))
-    writer.write(pa.record_batch(columns, schema=schema))
+    if batch.num_rows:
+        writer.write(batch.select(day_schema().names))
 
 
 def _midnight(day: date) -> datetime:

@@ -7,7 +7,7 @@ again, and is planned badly when the table's statistics are young.
 
 from typing import TYPE_CHECKING
 
-from reco_assets.store.arrow_scan import id_bytes, ids_as_arrow, plain_ids
+from reco_assets.store.arrow_scan import have_length, id_bytes, ids_as_arrow, plain_ids
 from reco_assets.store.binary_copy import uuid_text
 from reco_assets.store.copy_buffer import RecommendationRows
 from reco_assets.store.schema import IdType
@@ -56,7 +56,7 @@ class PairFinder:
         import pyarrow.compute as pc
 
         user_ids, post_ids = plain_ids(user_ids), plain_ids(post_ids)
-        if self._id_type == "text" and not (_are_36_long(user_ids) and _are_36_long(post_ids)):
+        if self._id_type == "text" and not (have_length(user_ids, 36) and have_length(post_ids, 36)):
             # What is not a UUID's text is in no pair of ours.
             fits = pc.and_(*(pc.equal(pc.binary_length(ids), 36) for ids in (user_ids, post_ids)))
             user_ids, post_ids = user_ids.filter(fits), post_ids.filter(fits)
@@ -75,13 +75,6 @@ class PairFinder:
 
         slots: NDArray[np.uint64] = (users ^ posts * np.uint64(_MULTIPLIERS[0])) >> self._shift
         return slots
-
-
-def _are_36_long(texts: "pa.StringArray") -> bool:
-    import numpy as np
-
-    offsets = np.frombuffer(texts.buffers()[1], dtype=np.int32)[texts.offset :][: len(texts) + 1]
-    return bool((np.diff(offsets) == 36).all())
 
 
 def _hash(ids: "NDArray[np.uint8]") -> "NDArray[np.uint64]":

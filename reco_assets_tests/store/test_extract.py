@@ -26,7 +26,7 @@ from reco_assets.errors import (
     StorageUnwritable,
 )
 from reco_assets.settings import Settings
-from reco_assets.store import day_files
+from reco_assets.store import arrow_scan, day_files
 from reco_assets.store import extract as extract_module
 from reco_assets.store.database import create_engine_for, transaction
 from reco_assets.store.day_files import day_path, read_day, sha256_of
@@ -114,6 +114,23 @@ def test_rows_of_users_and_posts_that_do_not_exist_are_left_out_and_counted(
     assert day.rejected == {"unknown post": 2, "unknown user": 2}
 
 
+@pytest.mark.parametrize("column", ["user_id", "post_id"])
+def test_a_foreign_key_that_is_not_validated_keeps_nobody_away(
+    engine: sa.Engine, extract: Extract, column: str
+) -> None:
+    make_world(engine)
+    constraint = f"user_interactions_{column}_fkey"
+    run_sql(engine, f"ALTER TABLE user_interactions DROP CONSTRAINT {constraint}")
+    interact(engine, 1, "2026-11-10 12:00:00", **{"who" if column == "user_id" else "what": 77})
+    run_sql(
+        engine,
+        f"ALTER TABLE user_interactions ADD CONSTRAINT {constraint} FOREIGN KEY ({column}) "
+        f"REFERENCES {column.removesuffix('_id')}s (id) NOT VALID",
+    )
+    (day,) = extract()
+    assert (day.n_rows, day.rejected) == (0, {f"unknown {column.removesuffix('_id')}": 1})
+
+
 def test_text_ids_without_foreign_keys_are_judged_by_spelling_and_by_existence(
     empty_database_url: str, tmp_path: Path
 ) -> None:
@@ -184,13 +201,13 @@ def test_a_range_gives_the_bytes_of_its_days_and_a_rerun_gives_them_again(
     digests = [day.sha256 for day in ranged]
     assert [day.n_rows for day in ranged] == [0, 1442, 1442, 1116, 0]
     assert pq.ParquetFile(ranged[1].path).num_row_groups == 15
-    batches = extract_module._batches
+    batches = arrow_scan.arrow_batches
 
-    def in_small_pieces(reader: object) -> Iterator[pa.RecordBatch]:
-        for batch in batches(reader):
+    def in_small_pieces(*arguments: object, **named: object) -> Iterator[pa.RecordBatch]:
+        for batch in batches(*arguments, **named):  # type: ignore[arg-type]
             yield from (batch.slice(start, 37) for start in range(0, batch.num_rows, 37))
 
-    monkeypatch.setattr(extract_module, "_batches", in_small_pieces)  # as another driver might send them
+    monkeypatch.setattr(extract_module, "arrow_batches", in_small_pieces)  # as another driver might send them
     (tmp_path / "again").mkdir()
     single = [
         extract(start=date(2026, 11, 8) + timedelta(days=i), directory=tmp_path / "again")[0]
