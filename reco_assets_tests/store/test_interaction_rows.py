@@ -84,7 +84,7 @@ def test_a_uuid_and_its_text_are_turned_into_each_other() -> None:
 
 def test_only_one_spelling_of_a_uuid_is_canonical() -> None:
     spelled = "0123abcd-4567-4789-8abc-def012345678"
-    wrong = [spelled.replace("a", "A", 1), spelled.replace("-", "_", 1), spelled[:-1] + "g"]
-    wrong += [spelled[1:9] + spelled[0] + spelled[9:], spelled[:14] + "-" + spelled[15:]]
+    wrong = [spelled.replace("a", "A", 1), spelled[:-1] + "g", spelled[:14] + "-" + spelled[15:]]
+    wrong += [f"{spelled[:dash]}0{spelled[dash + 1 :]}" for dash in (8, 13, 18, 23)]
     texts = np.array([list(each.encode()) for each in [spelled, *wrong]], dtype=np.uint8)
     assert uuid_bytes(texts)[1].tolist() == [True, *(False for _ in wrong)]
