@@ -10,11 +10,13 @@ import pyarrow.compute as pc
 
 from reco_assets.errors import CorruptArtifact
 from reco_assets.events import CREATED_AT, INTERACTION_TYPE, POST_ID, USER_ID
+from reco_assets.recommender.interaction_log import MICROSECONDS_PER_DAY
 from reco_assets.recommender.quality import Verdict
 from reco_assets.resources.storage import FileStorage
 from reco_assets.store.day_files import read_day
 
 _TRAILING_DAYS = 7
+_NEEDED = (USER_ID, POST_ID, INTERACTION_TYPE, CREATED_AT)
 
 
 def schema_is_valid(storage: FileStorage, days: Sequence[date], weights: Mapping[str, float]) -> Verdict:
@@ -41,12 +43,12 @@ def schema_is_valid(storage: FileStorage, days: Sequence[date], weights: Mapping
 
 
 def read_valid_day(path: Path) -> pa.Table:
-    """A day's interactions, none of them invalid, whether or not the day's check was asked.
+    """Who did what with which post and when on a day; no row is invalid, whether or not the check was asked.
 
     Raises:
         MissingUpstream, CorruptArtifact: see `read_day`; also for nulls and times of another day.
     """
-    table = read_day(path)
+    table = read_day(path, _NEEDED)
     if wrong := _invalid_rows(table, date.fromisoformat(path.stem)):
         found = ", ".join(f"{count:,} {reason}" for reason, count in wrong.items())
         raise CorruptArtifact(
@@ -56,14 +58,12 @@ def read_valid_day(path: Path) -> pa.Table:
 
 
 def _invalid_rows(table: pa.Table, day: date) -> dict[str, int]:
-    start = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    inside = pc.and_(
-        pc.greater_equal(table[CREATED_AT], start),
-        pc.less(table[CREATED_AT], start + timedelta(days=1)),
-    )
+    start_us = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1_000_000
+    times = table[CREATED_AT].cast(pa.int64()).drop_null().to_numpy()
+    outside = (times < start_us) | (times >= start_us + MICROSECONDS_PER_DAY)
     counts = {
-        "nulls": sum(table[n].null_count for n in (USER_ID, POST_ID, INTERACTION_TYPE, CREATED_AT)),
-        "times outside their day": table.num_rows - (pc.sum(inside).as_py() or 0),
+        "nulls": sum(table[name].null_count for name in _NEEDED),
+        "times outside their day": int(outside.sum()) + table[CREATED_AT].null_count,
     }
     return {reason: count for reason, count in counts.items() if count}
 
@@ -72,7 +72,7 @@ def freshness(storage: FileStorage, day: date, limit_hours: float) -> Verdict:
     """Hours between the last interaction and the end of the day."""
     name = "interactions_are_fresh"
     end = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
-    newest = pc.max(read_day(storage.raw_day(day))[CREATED_AT]).as_py()
+    newest = pc.max(read_day(storage.raw_day(day), (CREATED_AT,))[CREATED_AT]).as_py()
     if newest is None:
         message = (
             f"No interactions at all on {day}. Check that tracking reaches user_interactions: `reco doctor`."
@@ -92,8 +92,8 @@ def volume(storage: FileStorage, day: date, limit: float) -> Verdict:
     """The day's rows against the mean of the extracted days among the seven before it."""
     name = "interaction_volume_is_usual"
     before = [storage.raw_day(day - timedelta(days=n)) for n in range(1, _TRAILING_DAYS + 1)]
-    counts = [read_day(path).num_rows for path in before if path.exists()]
-    n_rows = read_day(storage.raw_day(day)).num_rows
+    counts = [read_day(path, ()).num_rows for path in before if path.exists()]
+    n_rows = read_day(storage.raw_day(day), ()).num_rows
     if not counts or not sum(counts):
         return Verdict(name, True, 0.0, limit, f"{n_rows:,} rows on {day}; no earlier day to compare with.")
     mean = sum(counts) / len(counts)

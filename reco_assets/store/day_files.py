@@ -8,7 +8,7 @@ interactions has a file without rows; a missing file means that the day was not 
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import date, datetime
 from pathlib import Path
@@ -58,8 +58,12 @@ def day_schema() -> "pa.Schema":
     )
 
 
-def read_day(path: Path) -> "pa.Table":
-    """Read one day's interactions, whole.
+def read_day(path: Path, columns: Sequence[str] | None = None) -> "pa.Table":
+    """Read one day's interactions.
+
+    Args:
+        path: of the day's file.
+        columns: those wanted; all by default. Read by one thread: days are many, so threads take a day each.
 
     Raises:
         MissingUpstream: The day was not extracted.
@@ -70,15 +74,16 @@ def read_day(path: Path) -> "pa.Table":
 
     redo = f"Run `reco run --partition {path.stem} --assets raw_interactions`."
     try:
-        table = pq.read_table(path, partitioning=None)
+        with pq.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            if schema.equals(day_schema()):
+                return file.read(None if columns is None else list(columns), use_threads=False)
     except FileNotFoundError:
         raise MissingUpstream(f"No interactions of {path.stem}: {path} is not there. {redo}") from None
     except (pa.ArrowException, OSError) as error:
         raise CorruptArtifact(f"{path} cannot be read: {error}. {redo}") from error
-    if not table.schema.equals(day_schema()):
-        found = ", ".join(f"{field.name} {field.type}" for field in table.schema)
-        raise CorruptArtifact(f"{path} holds other columns than an extracted day: {found}. {redo}")
-    return table
+    found = ", ".join(f"{field.name} {field.type}" for field in schema)
+    raise CorruptArtifact(f"{path} holds other columns than an extracted day: {found}. {redo}")
 
 
 def sha256_of(path: Path) -> str:
