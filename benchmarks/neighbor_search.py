@@ -80,19 +80,23 @@ def _measure(
 ) -> None:
     with ExitStack() as stack:
         processes = []
+        left_out = {}
         for entrant in (*entrants, BOUND):
             if reason := entrant.missing():
+                left_out[entrant.name] = reason
                 say(f"left out: {entrant.name}, {reason}")
                 continue
             try:
                 process = started(entrant, place, threads)
             except ContenderFailed as error:
+                left_out[entrant.name] = "failed"
                 say(f"left out: {error}")
                 continue
             stack.callback(process.stop)
             processes.append(process)
         runs = take_turns(processes, rounds, say)
         finished = {run.name for run in runs}
+        left_out |= {p.entrant.name: "failed" for p in processes if p.entrant.name not in finished}
         results = {}
         for process in processes:
             entrant = process.entrant
@@ -111,7 +115,7 @@ def _measure(
         gathered.bounds.append(_bound_row(workload, bound, runs[0]))
     agreement = compare(workload, results[OURS.name], results)
     works = {entrant.name: entrant.work for entrant in entrants}
-    _add_comparison(report, workload, runs, works, agreement, threads)
+    _add_comparison(report, workload, runs, works, left_out, agreement, threads)
     gathered.runs.append((workload, runs))
 
 
@@ -120,6 +124,7 @@ def _add_comparison(
     workload: Workload,
     runs: Sequence[Runs],
     works: dict[str, str],
+    left_out: dict[str, str],
     agreement: dict[str, Agreement],
     threads: int,
 ) -> None:
@@ -135,6 +140,9 @@ def _add_comparison(
         f"For every user the {N_NEIGHBORS} nearest by cosine, then the best {N_POSTS} unseen posts of their "
         f"votes; {threads} threads each. Medians over the rounds; fastest and slowest are of the total."
     ]
+    if left_out:
+        reasons = (f"{name} ({reason})" for name, reason in left_out.items())
+        notes.append(f"Left out here: {'; '.join(reasons)}.")
     if sampled:
         notes.append(
             f"{' and '.join(sampled)} served {SAMPLE:,} users; their times are for all, in proportion, and "

@@ -88,7 +88,10 @@ def test_json_and_print_are_the_same(measured: tuple[Report, list[str], list[str
 
 
 def test_who_is_not_installed_is_named(measured: tuple[Report, list[str], list[str]]) -> None:
-    assert any("left out: absent, no_such_module not installed" in line for line in measured[2])
+    report, _, said = measured
+    assert any("left out: absent, no_such_module not installed" in line for line in said)
+    (note,) = (n for n in report.table("seconds/power-law/tiny").notes if n.startswith("Left out here"))
+    assert "absent (no_such_module not installed" in note
 
 
 def test_a_contender_that_fails_says_why(tmp_path: Path) -> None:
