@@ -78,7 +78,7 @@ def recommenders(quick: bool) -> dict[str, Recommender]:
         return rows
     changes: dict[str, tuple[Any, ...]] = {
         "n_neighbors": (20, 50, 100, 300),
-        "similarity_weighting": ("none", "tfidf", "sqrt_tfidf", "bm25"),
+        "similarity_weighting": ("none", "tfidf", "sqrt_tfidf", "bm25_users", "bm25_posts"),
         "similarity_window_days": (14,),
         "shrinkage": (10.0,),
         "min_overlap": (2,),

@@ -9,7 +9,7 @@ import difflib
 import os
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from reco_assets.errors import SettingsError
 from reco_assets.events import DEFAULT_INTERACTION_WEIGHTS
+from reco_assets.parameters import RANGES, SimilarityWeighting, VoteWeighting
 
 ENV_PREFIX = "RECO_"
 
@@ -61,8 +62,11 @@ def _absolute(path: Path) -> Path:
 
 Directory = Annotated[Path, AfterValidator(_absolute)]
 OptionalDays = Annotated[float | None, BeforeValidator(_none_by_name)]
-SimilarityWeighting = Literal["none", "tfidf", "sqrt_tfidf", "binary_tfidf", "bm25"]
-VoteWeighting = Literal["raw", "sqrt", "binary"]
+
+
+def _parameter(name: str, default: float | None, description: str) -> Any:
+    """A parameter of the estimator, in the estimator's range."""
+    return Field(default, description=description, **RANGES[name].bounds())
 
 
 class ModelSettings(BaseModel):
@@ -83,38 +87,41 @@ class ModelSettings(BaseModel):
         le=1000,
         description="At most this many interactions of one type by one user with one post count.",
     )
-    n_neighbors: int = Field(200, ge=1, le=10_000, description="Similar users who vote for each user's list.")
+    n_neighbors: int = _parameter("n_neighbors", 200, "Similar users who vote for each user's list.")
     similarity_weighting: SimilarityWeighting = Field(
         "binary_tfidf", description="How interactions are weighted to find who is like whom."
     )
-    similarity_window_days: int | None = Field(
-        None, ge=1, le=3650, description="Days that count for similarity; empty: the whole window."
+    similarity_window_days: OptionalDays = _parameter(
+        "similarity_window_days", None, "Days that count for similarity; `none`: the whole window."
     )
-    shrinkage: float = Field(
-        0.0,
-        ge=0,
-        le=1000,
-        description="Added to the cosine's denominator: damps similarities that rest on little.",
+    shrinkage: float = _parameter(
+        "shrinkage", 0.0, "Added to the cosine's denominator: damps similarities that rest on little."
     )
-    min_overlap: int = Field(1, ge=1, le=1000, description="Posts two users must share to be neighbours.")
+    min_overlap: int = _parameter("min_overlap", 1, "Posts two users must share to be neighbours.")
     vote_weighting: VoteWeighting = Field(
         "binary", description="What a neighbour's interactions with a post are worth as a vote."
     )
-    vote_half_life_days: OptionalDays = Field(
-        1.0, gt=0, le=3650, description="Days after which a vote counts half; `none`: votes do not age."
+    vote_half_life_days: OptionalDays = _parameter(
+        "vote_half_life_days", 1.0, "Days after which a vote counts half; `none`: votes do not age."
     )
-    freshness_half_life_days: OptionalDays = Field(
-        1.0, gt=0, le=3650, description="Post age in days that halves its score; `none`: age does not matter."
+    freshness_half_life_days: OptionalDays = _parameter(
+        "freshness_half_life_days",
+        1.0,
+        "Post age in days that halves its score; `none`: age does not matter.",
     )
-    popularity_blend: float = Field(
-        0.2, ge=0, le=1, description="Share of decayed popularity mixed into every score."
+    popularity_blend: float = _parameter(
+        "popularity_blend", 0.2, "Share of decayed popularity mixed into every score."
     )
-    popularity_half_life_days: float = Field(
-        0.25, gt=0, le=3650, description="Half-life of an interaction in the popularity that is blended in."
+    popularity_half_life_days: OptionalDays = _parameter(
+        "popularity_half_life_days",
+        0.25,
+        "Half-life of an interaction in the popularity that is blended in; `none`: it does not age.",
     )
-    n_recommendations: int = Field(50, ge=1, le=1000, description="Length of each user's list.")
-    active_within_days: int = Field(
-        30, ge=1, le=3650, description="Users without an interaction in so many days get no precomputed list."
+    n_recommendations: int = _parameter("n_recommendations", 50, "Length of each user's list.")
+    active_within_days: int = _parameter(
+        "active_within_days",
+        30,
+        "Users without an interaction in so many days get no precomputed list.",
     )
     holdout_days: int = Field(
         3,

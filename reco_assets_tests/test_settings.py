@@ -17,7 +17,7 @@ def test_an_unknown_setting_is_refused_with_the_nearest_name(monkeypatch: pytest
     [
         ("RECO_N_NEIGHBORS", "0", "greater than or equal to 1"),
         ("RECO_POPULARITY_BLEND", "1.5", "less than or equal to 1"),
-        ("RECO_SIMILARITY_WEIGHTING", "euclid", "'bm25'"),
+        ("RECO_SIMILARITY_WEIGHTING", "euclid", "'bm25_posts'"),
         ("RECO_DATABASE_SCHEMA", "Robert'); --", "match pattern"),
         ("RECO_INTERACTION_WEIGHTS", "view=-1", "must be above 0"),
     ],

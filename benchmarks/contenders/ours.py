@@ -130,7 +130,7 @@ class OursBM25(Ours):
 
     parameters: ClassVar[dict[str, Any]] = {
         "n_neighbors": N_NEIGHBORS,
-        "similarity_weighting": "bm25",
+        "similarity_weighting": "bm25_users",
         **_EVERYBODY,
     }
     ages = True

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reco_assets.errors import CorruptArtifact, MissingUpstream, StorageFull, StorageUnwritable
+from reco_assets.errors import BadInput, CorruptArtifact, MissingUpstream, StorageFull, StorageUnwritable
 
 Array = npt.NDArray[Any]
 
@@ -81,7 +81,9 @@ def read_artifact(
         kind: what the manifest must call itself.
         redo: the command that makes the artifact again, for the error message.
         mmap: map the files instead of copying them into memory.
-        verify: compare checksums, which reads every byte once; sizes are always compared.
+        verify: compare checksums, which reads every byte once; sizes are always compared. Without it a
+            file that was altered at the same size goes unnoticed: leave it out only where the files
+            were verified since they were written.
 
     Raises:
         MissingUpstream: there is no such directory.
@@ -123,8 +125,9 @@ def read_artifact(
             raise corrupt(path, "is missing") from None
         except (ValueError, EOFError, OSError) as error:
             raise corrupt(path, f"cannot be read ({error})") from error
-        array.flags.writeable = False
-        arrays[name] = array
+        # Not as np.memmap, whose every slice takes microseconds.
+        arrays[name] = array.view(np.ndarray)
+        arrays[name].flags.writeable = False
     return arrays, metadata
 
 
@@ -140,6 +143,17 @@ def take(arrays: Mapping[str, Array], directory: Path | str, *names: str, redo: 
             f"{directory} lacks {', '.join(missing)}. Remove it and make it again with `{redo}`."
         )
     return [arrays[name] for name in names]
+
+
+@contextmanager
+def consistent(directory: Path | str, redo: str) -> Iterator[None]:
+    """Around what puts a stored object together: arrays that contradict each other are `CorruptArtifact`."""
+    try:
+        yield
+    except (BadInput, ValueError, KeyError, TypeError) as error:
+        raise CorruptArtifact(
+            f"{directory} contradicts itself: {error} Remove it and make it again with `{redo}`."
+        ) from error
 
 
 def _sibling(target: Path, suffix: str) -> Path:

@@ -1,14 +1,14 @@
 """The simple recommenders that a model has to beat, with the same masks and the same output."""
 
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
 from reco_assets.errors import BadInput
-from reco_assets.recommender.fit_inputs import FitInputs, Recommender
+from reco_assets.recommender.fit_inputs import FitArguments, FitInputs, Recommender
 from reco_assets.recommender.list_scoring import PostFactors, recommend_to
 from reco_assets.recommender.recommendation_lists import RecommendationLists
 from reco_assets.recommender.weighting import decay
@@ -30,8 +30,8 @@ class _Baseline:
         self.n_recommendations = n_recommendations
         self.active_within_days = active_within_days
 
-    def fit(self, weights: Any, **inputs: Any) -> Self:
-        """Take the arguments of `FitInputs.check`.
+    def fit(self, weights: Any, **inputs: Unpack[FitArguments]) -> Self:
+        """Take a (n_users, n_posts) matrix of weights and `FitArguments`.
 
         Raises:
             BadInput: one of them is out of range.
@@ -110,7 +110,7 @@ class PopularityRecommender(_PostScores):
 
 
 class NewestRecommender(_PostScores):
-    """Newest posts first; posts of unknown age are not recommended."""
+    """Newest posts first; posts of unknown age are not recommended, unless no age at all is known."""
 
     def post_scores(self) -> Array:
         """(n_posts,) float64: 1 / (1 + age in days), which is 0 for an unknown age."""

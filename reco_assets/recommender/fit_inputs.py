@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypedDict, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +19,42 @@ from reco_assets.recommender.weighting import age_in_days
 Array = npt.NDArray[Any]
 
 
+class FitArguments(TypedDict, total=False):
+    """What a `fit` may be told beside the matrix of weights; every part may be left out.
+
+    Without times nothing ages: an undated interaction counts as one of just now, an undated post as new.
+    So a plain matrix of a public data set needs no other settings than a dated one.
+
+    Attributes:
+        last_interaction_at: sparse with the entries of `weights`: when, in µs since the epoch, UTC. None:
+            neither votes nor readers age, all of them count for similarity, and everybody with an
+            interaction is active.
+        post_created_at: (n_posts,) int64 µs or `UNKNOWN_TIME`. None: posts do not age. Those of unknown
+            time among known ones count as infinitely old.
+        as_of: µs or an aware datetime that ages are counted to. None: just after the newest interaction,
+            or, without those, just after the newest post.
+        eligible, post_author, user_author, hidden_user, hidden_author: see `Masks.build`.
+        user_ids, post_ids: (…, 16) uint8 ids of the rows and columns, sorted.
+    """
+
+    last_interaction_at: Any
+    post_created_at: Array | None
+    as_of: int | datetime | None
+    eligible: Array | None
+    post_author: Array | None
+    user_author: Array | None
+    hidden_user: Array | None
+    hidden_author: Array | None
+    user_ids: Array | None
+    post_ids: Array | None
+
+
 class Recommender(Protocol):
     """What the model and the baselines have in common."""
 
     @property
     def fit(self) -> Callable[..., Any]:
-        """Learn from a (n_users, n_posts) matrix and the keyword arguments of `FitInputs.check`.
+        """Learn from a (n_users, n_posts) matrix of weights and `FitArguments`.
 
         A property for the type checker: recommenders spell out the keywords they take.
         """
@@ -73,22 +103,14 @@ class FitInputs:
         user_ids: Array | None = None,
         post_ids: Array | None = None,
     ) -> Self:
-        """Check the arguments of a `fit`.
-
-        Args:
-            weights: (n_users, n_posts) sparse, positive and finite where stored.
-            last_interaction_at: sparse with the same entries: when, in µs since the epoch, UTC. None:
-                nothing ages and everybody with an interaction is active.
-            post_created_at: (n_posts,) int64 µs or `UNKNOWN_TIME`. None: posts do not age. Those of unknown
-                time among known ones count as infinitely old.
-            as_of: µs or an aware datetime. None: just after the newest interaction.
-            eligible, post_author, user_author, hidden_user, hidden_author: see `Masks.build`.
-            user_ids, post_ids: (…, 16) uint8 ids of the rows and columns, sorted.
+        """Check the arguments of a `fit`: `weights`, (n_users, n_posts) sparse, and `FitArguments`.
 
         Raises:
             BadInput: naming the argument, the value and what it must be.
         """
         matrix = _as_csr("weights", weights)
+        if matrix.dtype != np.float64:
+            matrix = matrix.astype(np.float64)
         if matrix.nnz and not (np.isfinite(matrix.data).all() and matrix.data.min() > 0):
             raise BadInput(
                 "weights holds a value that is not positive and finite; drop such interactions first."
@@ -200,6 +222,10 @@ def _as_csr(name: str, matrix: Any) -> sp.csr_array:
     if not csr.has_canonical_format:
         csr = csr.copy()
         csr.sum_duplicates()
+    if csr.indices.dtype != np.int32 and csr.nnz <= np.iinfo(np.int32).max:
+        # What the compiled loops take: other types would be copied for every list.
+        indices, indptr = csr.indices.astype(np.int32), csr.indptr.astype(np.int32)
+        csr = sp.csr_array((csr.data, indices, indptr), shape=csr.shape)
     return csr
 
 

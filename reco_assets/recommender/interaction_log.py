@@ -7,8 +7,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from reco_assets.errors import BadInput, CorruptArtifact
-from reco_assets.recommender.artifact import read_artifact, take, write_artifact
+from reco_assets.errors import BadInput
+from reco_assets.recommender.artifact import consistent, read_artifact, take, write_artifact
 
 Array = npt.NDArray[Any]
 
@@ -139,22 +139,20 @@ class InteractionLog:
         return write_artifact(directory, KIND, arrays, {"interaction_types": list(self.interaction_types)})
 
     @classmethod
-    def load(cls, directory: Path | str, *, mmap: bool = True, redo: str = _REDO) -> Self:
-        """Read a saved log.
+    def load(
+        cls, directory: Path | str, *, mmap: bool = True, verify: bool = True, redo: str = _REDO
+    ) -> Self:
+        """Read a saved log; `mmap` and `verify` as in `artifact.read_artifact`.
 
         Raises:
             MissingUpstream: there is none.
             CorruptArtifact: it cannot be read, or its arrays contradict each other.
         """
-        arrays, metadata = read_artifact(directory, KIND, redo=redo, mmap=mmap)
+        arrays, metadata = read_artifact(directory, KIND, redo=redo, mmap=mmap, verify=verify)
         take(arrays, directory, *_DTYPES, redo=redo)
-        try:
+        with consistent(directory, redo):
             types = tuple(str(name) for name in metadata["interaction_types"])
             return cls(**{name: arrays[name] for name in _DTYPES}, interaction_types=types)
-        except (BadInput, KeyError, TypeError) as error:
-            raise CorruptArtifact(
-                f"{directory} contradicts itself: {error} Remove it and make it again with `{redo}`."
-            ) from error
 
 
 _DTYPES: dict[str, Any] = {

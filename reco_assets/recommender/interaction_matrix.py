@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from reco_assets.errors import BadInput, CorruptArtifact
-from reco_assets.recommender.artifact import read_artifact, take, write_artifact
+from reco_assets.errors import BadInput
+from reco_assets.recommender.artifact import consistent, read_artifact, take, write_artifact
 from reco_assets.recommender.interaction_log import InteractionLog
 
 Array = npt.NDArray[Any]
@@ -112,14 +112,16 @@ class InteractionMatrix:
         return write_artifact(directory, KIND, arrays, {"as_of_us": self.as_of_us})
 
     @classmethod
-    def load(cls, directory: Path | str, *, mmap: bool = True, redo: str = _REDO) -> Self:
-        """Read a saved matrix.
+    def load(
+        cls, directory: Path | str, *, mmap: bool = True, verify: bool = True, redo: str = _REDO
+    ) -> Self:
+        """Read a saved matrix; `mmap` and `verify` as in `artifact.read_artifact`.
 
         Raises:
             MissingUpstream: there is none.
             CorruptArtifact: it cannot be read, or its arrays contradict each other.
         """
-        arrays, metadata = read_artifact(directory, KIND, redo=redo, mmap=mmap)
+        arrays, metadata = read_artifact(directory, KIND, redo=redo, mmap=mmap, verify=verify)
         user_ids, post_ids, indptr, indices, weights, newest = take(
             arrays,
             directory,
@@ -127,7 +129,7 @@ class InteractionMatrix:
             redo=redo,
         )
         shape = (len(user_ids), len(post_ids))
-        try:
+        with consistent(directory, redo):
             return cls(
                 user_ids=user_ids,
                 post_ids=post_ids,
@@ -135,10 +137,6 @@ class InteractionMatrix:
                 last_interaction_at=sp.csr_array((newest, indices, indptr), shape=shape),
                 as_of_us=int(metadata["as_of_us"]),
             )
-        except (BadInput, ValueError, KeyError, TypeError) as error:
-            raise CorruptArtifact(
-                f"{directory} contradicts itself: {error} Remove it and make it again with `{redo}`."
-            ) from error
 
 
 def _weights_of_types(log: InteractionLog, types: Array, interaction_weights: Mapping[str, float]) -> Array:

@@ -94,11 +94,37 @@ class Masks:
             author_posts=author_posts,
         )
 
+    def for_history(self, seen_posts: Array, blocked_authors: Array) -> "Masks":
+        """The masks of a single user, row 0, with another history; the large arrays are shared.
+
+        Args:
+            seen_posts: (m,) int32.
+            blocked_authors: (l,) int32, as from `blocked_by`.
+        """
+        return Masks(
+            eligible=self.eligible,
+            seen_indptr=np.array([0, len(seen_posts)]),
+            seen_posts=seen_posts,
+            blocked_indptr=np.array([0, len(blocked_authors)]),
+            blocked_authors=blocked_authors,
+            author_indptr=self.author_indptr,
+            author_posts=self.author_posts,
+        )
+
+    def blocked_by(self, user: int) -> Array:
+        """(l,) int32: the authors whose posts this user is not shown, the user among them."""
+        return self.blocked_authors[self.blocked_indptr[user] : self.blocked_indptr[user + 1]]
+
+    @property
+    def n_authors(self) -> int:
+        """Codes of authors there are."""
+        return len(self.author_indptr) - 1
+
     def allowed(self, user: int) -> Array:
         """(n_posts,) bool: what this user may be shown."""
         allowed = self.eligible.copy()
         allowed[self.seen_posts[self.seen_indptr[user] : self.seen_indptr[user + 1]]] = False
-        for author in self.blocked_authors[self.blocked_indptr[user] : self.blocked_indptr[user + 1]]:
+        for author in self.blocked_by(user):
             allowed[self.author_posts[self.author_indptr[author] : self.author_indptr[author + 1]]] = False
         return allowed
 

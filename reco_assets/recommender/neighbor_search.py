@@ -7,7 +7,7 @@ on a pool of threads. The result does not depend on threads, tiles or memory.
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -56,22 +56,23 @@ class NeighborIndex:
     by the lower index. Who shares no post (or fewer than `min_overlap`) is no neighbour.
 
     Attributes:
-        row_indptr, row_posts, row_weights: the rows, CSR: (n_users + 1,) int64, int32, float64.
         reader_indptr: (n_tiles, n_posts + 1) uint32: where a tile's readers of each post are in …
         readers: (nnz,) uint16 or uint32, counted from the tile's first user, and …
         reader_weights: (nnz,) float64.
         squared_norms: (n_users,) float64 ‖u‖².
         tile_users: users in a tile, all but the last.
+        row_indptr, row_posts, row_weights: the rows, CSR: (n_users + 1,) int64, int32, float64; None
+            without rows.
     """
 
-    row_indptr: Array
-    row_posts: Array
-    row_weights: Array
     reader_indptr: Array
     readers: Array
     reader_weights: Array
     squared_norms: Array
     tile_users: int
+    row_indptr: Array | None = None
+    row_posts: Array | None = None
+    row_weights: Array | None = None
 
     @classmethod
     def build(cls, weights: sp.csr_array, *, tile_users: int | None = None) -> Self:
@@ -108,15 +109,19 @@ class NeighborIndex:
             indptr[t] = first + block.indptr
             readers[first:last], reader_weights[first:last] = block.indices, block.data
         return cls(
-            np.asarray(weights.indptr, dtype=np.int64),
-            np.asarray(weights.indices, dtype=np.int32),
-            values,
             indptr,
             readers,
             reader_weights,
             _sums_of_squares(values, weights.indptr),
             tile,
+            row_indptr=np.asarray(weights.indptr, dtype=np.int64),
+            row_posts=np.asarray(weights.indices, dtype=np.int32),
+            row_weights=values,
         )
+
+    def without_rows(self) -> Self:
+        """The same arrays but the rows: all that `search_one` needs. `search` refuses such an index."""
+        return replace(self, row_indptr=None, row_posts=None, row_weights=None)
 
     @property
     def n_users(self) -> int:
@@ -242,6 +247,10 @@ class NeighborIndex:
 
     @cached_property
     def _all_rows(self) -> Rows:
+        if self.row_indptr is None or self.row_posts is None or self.row_weights is None:
+            raise BadInput(
+                "This index has no rows: it answers for one row at a time. Build one from the matrix."
+            )
         return Rows(
             frozen(self.row_indptr, np.int64),
             frozen(self.row_posts, np.uint32),

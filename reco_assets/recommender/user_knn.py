@@ -1,59 +1,29 @@
 """User-based k-nearest neighbours with separate weights for similarity and votes."""
 
 import inspect
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from reco_assets.errors import BadInput, CorruptArtifact
-from reco_assets.recommender.artifact import read_artifact, take, write_artifact
+from reco_assets.errors import BadInput
+from reco_assets.parameters import problem_with
 from reco_assets.recommender.explanation import Explanation, explain_score
-from reco_assets.recommender.fit_inputs import FitInputs
+from reco_assets.recommender.fit_inputs import FitArguments, FitInputs
+from reco_assets.recommender.fold_in import FoldedIn, FoldIn
 from reco_assets.recommender.interaction_log import rows_of
 from reco_assets.recommender.list_scoring import PostFactors, recommend_to
-from reco_assets.recommender.masks import Masks
 from reco_assets.recommender.neighbor_search import NeighborIndex
 from reco_assets.recommender.recommendation_lists import RecommendationLists
+from reco_assets.recommender.stored_model import load_model, save_model
 from reco_assets.recommender.threads import Progress, ShouldStop
-from reco_assets.recommender.weighting import (
-    SIMILARITY_WEIGHTINGS,
-    VOTE_WEIGHTINGS,
-    decay,
-    exact_weights,
-    similarity_weights,
-    vote_values,
-)
+from reco_assets.recommender.weighting import SimilarityWeighting, decay, vote_values
 
 Array = npt.NDArray[Any]
 
-KIND = "user-knn model"
 _REDO = "reco run --partition DATE"
-# What was seen are the entries of the votes.
-_MASK_ARRAYS = tuple(name for name in Masks.__dataclass_fields__ if not name.startswith("seen_"))
-_REQUIRED_ARRAYS = (
-    *("neighbors", "similarities", "vote_indptr", "vote_posts", "votes"),
-    *("freshness", "popularity", "active_users"),
-    *_MASK_ARRAYS,
-)
-
-# name: (low, high, may be None, whole number); a low of 0 is excluded for half-lives
-_RANGES: dict[str, tuple[float, float, bool, bool]] = {
-    "n_neighbors": (1, 10_000, False, True),
-    "similarity_window_days": (1, 3650, True, False),
-    "shrinkage": (0, 1000, False, False),
-    "min_overlap": (1, 1000, False, True),
-    "vote_half_life_days": (0, 3650, True, False),
-    "freshness_half_life_days": (0, 3650, True, False),
-    "popularity_blend": (0, 1, False, False),
-    "popularity_half_life_days": (0, 3650, True, False),
-    "n_recommendations": (1, 100_000, False, True),
-    "active_within_days": (0, 3650, False, False),
-    "n_threads": (1, 4096, True, True),
-}
 
 
 class UserKNNRecommender:
@@ -64,7 +34,11 @@ class UserKNNRecommender:
         votes(u, i) = 0.5^(a(i) / freshness half-life) · Σ over v in N(u) of similarity(u, v) · vote(v, i)
         score(u, i) = (1 − b) · votes(u, i) / max over allowed j of votes(u, j) + b · popularity(i)
 
-    `similarity` is the cosine of the rows weighted by `weighting.similarity_weights`, `vote` is
+    The sum is not divided by the similarities: Cremonesi, Koren and Turrin, "Performance of Recommender
+    Algorithms on Top-N Recommendation Tasks", 2010. Half-lives: Ding and Li, "Time Weight Collaborative
+    Filtering", 2005. The blend is a weighted hybrid: Burke, "Hybrid Recommender Systems", 2002.
+
+    `similarity` is the cosine of the rows weighted by `weighting.SimilarityWeighting`, `vote` is
     `weighting.vote_values`, and `popularity` the number of readers, each decayed by the time since
     their last interaction, times the same freshness, divided by its maximum. So scores lie between 0
     and 1. Posts of score 0 are not recommended. Equal similarities and equal scores rank by the lower
@@ -75,13 +49,16 @@ class UserKNNRecommender:
     `BaseEstimator`: importing that takes seconds and loads pandas, in services too.
 
     Args:
-        n_neighbors: similar users who vote, 1 … 10,000.
-        similarity_weighting: one of `weighting.SIMILARITY_WEIGHTINGS`.
+        n_neighbors: similar users who vote.
+        similarity_weighting: see `weighting.SimilarityWeighting`.
         similarity_window_days: pairs without an interaction in so many days do not count for
             similarity; None: all count.
-        shrinkage: added to the cosine's denominator.
-        min_overlap: posts that two users must share to be neighbours.
-        vote_weighting: one of `weighting.VOTE_WEIGHTINGS`.
+        shrinkage: added to the cosine's denominator (Ferrari Dacrema, Cremonesi and Jannach, "Are We
+            Really Making Much Progress?", 2019).
+        min_overlap: posts that two users must share to be neighbours; the hard form of significance
+            weighting (Herlocker, Konstan, Borchers and Riedl, "An Algorithmic Framework for Performing
+            Collaborative Filtering", 1999).
+        vote_weighting: see `weighting.vote_values`.
         vote_half_life_days: days after which a vote counts half; None: votes do not age.
         freshness_half_life_days: post age that halves a score; None: age does not matter.
         popularity_blend: the share b, 0 … 1.
@@ -99,6 +76,8 @@ class UserKNNRecommender:
         factors_: the posts' freshness and popularity.
         masks_: who may be shown what.
         active_users_: (m,) int32, ascending.
+        weighting_: how rows are weighted for similarity, with its statistics.
+        index_: the search for the users similar to one.
         as_of_us_: the instant that ages are counted to, µs since the epoch.
         user_ids_, post_ids_: (…, 16) uint8, or None.
     """
@@ -155,46 +134,31 @@ class UserKNNRecommender:
         self,
         weights: Any,
         *,
-        last_interaction_at: Any = None,
-        post_created_at: Array | None = None,
-        as_of: int | datetime | None = None,
-        eligible: Array | None = None,
-        post_author: Array | None = None,
-        user_author: Array | None = None,
-        hidden_user: Array | None = None,
-        hidden_author: Array | None = None,
-        user_ids: Array | None = None,
-        post_ids: Array | None = None,
         progress: Progress | None = None,
         should_stop: ShouldStop | None = None,
+        **inputs: Unpack[FitArguments],
     ) -> Self:
         """Find everybody's neighbours and prepare the votes.
 
-        The arguments are those of `FitInputs.check`, and `progress(users done, all users)` and
-        `should_stop()`, both called from this thread. A failed or stopped fit leaves the previous
-        one in place.
+        A failed or stopped fit leaves the previous one in place.
+
+        Args:
+            weights: (n_users, n_posts) sparse, positive and finite where stored.
+            progress: called with (users done, all users) from this thread.
+            should_stop: asked from this thread now and then; true ends the fit.
+            inputs: what else is known; see `FitArguments`.
 
         Raises:
             BadInput: a parameter or an argument is out of range.
             FitCancelled: `should_stop` said so.
         """
-        self._check_params()
-        inputs = FitInputs.check(
-            weights,
-            last_interaction_at=last_interaction_at,
-            post_created_at=post_created_at,
-            as_of=as_of,
-            eligible=eligible,
-            post_author=post_author,
-            user_author=user_author,
-            hidden_user=hidden_user,
-            hidden_author=hidden_author,
-            user_ids=user_ids,
-            post_ids=post_ids,
-        )
-        n_users = inputs.weights.shape[0]
-        index = NeighborIndex.build(self._similarity_matrix(inputs))
-        neighbors, similarities = index.search(
+        for name in _PARAMETERS:
+            if problem := problem_with(name, getattr(self, name)):
+                raise BadInput(problem)
+        known = FitInputs.check(weights, **inputs)
+        n_users = known.weights.shape[0]
+        weighting, weighted = self._weigh(known)
+        neighbors, similarities = NeighborIndex.build(weighted).search(
             max(1, min(self.n_neighbors, n_users - 1)),
             shrinkage=self.shrinkage,
             min_overlap=self.min_overlap,
@@ -202,18 +166,22 @@ class UserKNNRecommender:
             progress=progress,
             should_stop=should_stop,
         )
+        self.weighting_ = weighting
+        # The tiles that suit the search for everybody do not suit that for one.
+        self.index_ = NeighborIndex.build(weighted, tile_users=max(1, n_users)).without_rows()
         self.neighbors_, self.similarities_ = neighbors, similarities
         votes = vote_values(
-            inputs.weights.data, inputs.entry_ages(), self.vote_weighting, self.vote_half_life_days
+            known.weights.data, known.entry_ages(), self.vote_weighting, self.vote_half_life_days
         )
-        self.votes_ = _like(inputs.weights, votes)
-        self.last_interaction_at_ = inputs.last_interaction_at
-        self.post_created_at_ = inputs.post_created_at
-        self.factors_ = self._post_factors(inputs)
-        self.masks_ = inputs.masks
-        self.active_users_ = inputs.active_users(self.active_within_days)
-        self.as_of_us_ = inputs.as_of_us
-        self.user_ids_, self.post_ids_ = inputs.user_ids, inputs.post_ids
+        self.votes_ = _like(known.weights, votes)
+        self.last_interaction_at_ = known.last_interaction_at
+        self.post_created_at_ = known.post_created_at
+        self.factors_ = self._post_factors(known)
+        self.masks_ = known.masks
+        self.active_users_ = known.active_users(self.active_within_days)
+        self.as_of_us_ = known.as_of_us
+        self.user_ids_, self.post_ids_ = known.user_ids, known.post_ids
+        self._prepare_fold_in()
         return self
 
     def kneighbors(self, user_indices: Array | None = None) -> tuple[Array, Array]:
@@ -248,14 +216,11 @@ class UserKNNRecommender:
             progress: called with (users done, all users).
             should_stop: true ends the work with `FitCancelled`.
         """
-        n = self.n_recommendations if n is None else n
-        if n < 1:
-            raise BadInput(f"n is {n}; a list has at least 1 post.")
         users = self.active_users_ if user_indices is None else np.unique(self._checked(user_indices))
         users = users[users >= 0]
         posts, scores = recommend_to(
             users,
-            max(1, min(n, self.n_posts_)),
+            max(1, min(self._list_length(n), self.n_posts_)),
             neighbors=self.neighbors_,
             similarities=self.similarities_,
             votes=self.votes_,
@@ -267,6 +232,51 @@ class UserKNNRecommender:
             should_stop=should_stop,
         )
         return RecommendationLists.from_table(users, posts, scores)
+
+    def fold_in(
+        self,
+        post_indices: Any,
+        weights: Any,
+        last_interaction_at: Any = None,
+        *,
+        user_index: int = -1,
+        n: int | None = None,
+        blocked_authors: Any = None,
+    ) -> FoldedIn:
+        """One user's neighbours and list from a history of now, without a refit.
+
+        Exact: with the history that the fit saw of `user_index`, neighbours, similarities, posts and scores
+        are those of `kneighbors` and `recommend`, to the bit. How a history that the fit did not see is
+        weighted is described at `FoldIn`. What does not depend on the user (the neighbours' votes, freshness,
+        popularity, eligibility) is as of the fit.
+
+        Args:
+            post_indices: (m,) columns of the fitted matrix, in any order, each once: the user's whole
+                history, which is what they are not shown again.
+            weights: (m,) interaction weights, as in the fitted matrix.
+            last_interaction_at: (m,) µs since the epoch, UTC; matters with `similarity_window_days` only.
+                None: just now.
+            user_index: the row of a user who was in the fit, and who is then not their own neighbour and is
+                not shown their own posts nor those of authors they hid; -1 for a user who was not.
+            n: length of the list at most; None: `n_recommendations`.
+            blocked_authors: codes of the authors who are not shown, the user's own among them, in place of
+                those of the fit; None: those of the fit, for an unknown user none.
+
+        Returns:
+            An empty history has no neighbours; its list is the part of popularity.
+
+        Raises:
+            BadInput: an argument is out of range.
+        """
+        return self._fold_in.recommend(
+            post_indices,
+            weights,
+            last_interaction_at,
+            user=int(self._checked([user_index])[0]),
+            blocked_authors=blocked_authors,
+            n=self._list_length(n),
+            blend=self.popularity_blend,
+        )
 
     def rows_of_users(self, user_ids: Array) -> Array:
         """Row of each of the (m, 16) ids, -1 for an unknown user.
@@ -306,70 +316,53 @@ class UserKNNRecommender:
 
     def save(self, directory: Path | str) -> Path:
         """Write the fitted model as a directory of arrays; see `artifact.write_artifact`."""
-        arrays = {
-            "neighbors": self.neighbors_,
-            "similarities": self.similarities_,
-            "vote_indptr": self.votes_.indptr.astype(np.int64),
-            "vote_posts": self.votes_.indices.astype(np.int32),
-            "votes": self.votes_.data,
-            "freshness": self.factors_.freshness,
-            "popularity": self.factors_.popularity,
-            "active_users": self.active_users_,
-            **{name: getattr(self.masks_, name) for name in _MASK_ARRAYS},
-            **{n: a for n, a in self._optional_arrays().items() if a is not None},
-        }
-        # A sweep over np.arange sets numpy scalars, which JSON does not know.
-        params = {n: v.item() if isinstance(v, np.generic) else v for n, v in self.get_params().items()}
-        metadata = {"params": params, "as_of_us": self.as_of_us_, "n_posts": self.n_posts_}
-        return write_artifact(directory, KIND, arrays, metadata)
+        return save_model(self, directory)
 
     @classmethod
-    def load(cls, directory: Path | str, *, mmap: bool = True, redo: str = _REDO) -> Self:
+    def load(
+        cls, directory: Path | str, *, mmap: bool = True, verify: bool = True, redo: str = _REDO
+    ) -> Self:
         """Read a saved model, which recommends exactly what the saved one did.
+
+        Args:
+            directory: what `save` was given.
+            mmap: map the arrays, so that processes share them and only what is used is read.
+            verify: compare checksums, which reads every byte; see `artifact.read_artifact`.
+            redo: the command that makes the model again, for the error message.
 
         Raises:
             MissingUpstream: there is none.
             CorruptArtifact: it cannot be read, or its arrays contradict each other.
         """
-        arrays, metadata = read_artifact(directory, KIND, redo=redo, mmap=mmap)
-        take(arrays, directory, *_REQUIRED_ARRAYS, redo=redo)
-        try:
-            model = cls(**metadata["params"])
-            shape = (len(arrays["neighbors"]), int(metadata["n_posts"]))
-            model.votes_ = sp.csr_array(
-                (arrays["votes"], arrays["vote_posts"], arrays["vote_indptr"]), shape=shape
-            )
-            model.as_of_us_ = int(metadata["as_of_us"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise CorruptArtifact(
-                f"{directory} contradicts itself: {error} Remove it and make it again with `{redo}`."
-            ) from error
-        model.neighbors_, model.similarities_ = arrays["neighbors"], arrays["similarities"]
-        model.factors_ = PostFactors(arrays["freshness"], arrays["popularity"])
-        model.masks_ = Masks(
-            seen_indptr=arrays["vote_indptr"],
-            seen_posts=arrays["vote_posts"],
-            **{name: arrays[name] for name in _MASK_ARRAYS},
-        )
-        model.active_users_ = arrays["active_users"]
-        for name in model._optional_arrays():
-            setattr(model, f"{name}_", arrays.get(name))
+        model = cls()
+        load_model(model, directory, mmap=mmap, verify=verify, redo=redo)
+        model._prepare_fold_in()
         return model
 
-    def _optional_arrays(self) -> dict[str, Array | None]:
-        names = ("last_interaction_at", "post_created_at", "user_ids", "post_ids")
-        return {name: getattr(self, f"{name}_", None) for name in names}
-
-    def _similarity_matrix(self, inputs: FitInputs) -> sp.csr_array:
-        weights = inputs.weights
+    def _weigh(self, known: FitInputs) -> tuple[SimilarityWeighting, sp.csr_array]:
+        """The statistics of the entries that count for similarity, and the rows that are compared."""
+        weights = known.weights
         if self.similarity_window_days is not None:
-            recent = inputs.entry_ages() <= self.similarity_window_days
+            recent = known.entry_ages() <= self.similarity_window_days
             # A copy: eliminate_zeros moves the indices in place, and they are the caller's.
             weights = _like(weights, np.where(recent, weights.data, 0.0)).copy()
             weights.eliminate_zeros()
-        weighted = similarity_weights(weights, self.similarity_weighting)
-        # The factor 10 cancels in a cosine, but not beside a shrinkage.
-        return weighted if self.shrinkage else _like(weighted, exact_weights(weighted.data))
+        weighting = SimilarityWeighting.fit(weights, self.similarity_weighting, exact=not self.shrinkage)
+        return weighting, weighting.of_matrix(weights)
+
+    def _prepare_fold_in(self) -> None:
+        self._fold_in = FoldIn(
+            index=self.index_,
+            weighting=self.weighting_,
+            votes=self.votes_,
+            factors=self.factors_,
+            masks=self.masks_,
+            as_of_us=self.as_of_us_,
+            n_neighbors=self.neighbors_.shape[1],
+            similarity_window_days=self.similarity_window_days,
+            shrinkage=self.shrinkage,
+            min_overlap=self.min_overlap,
+        )
 
     def _post_factors(self, inputs: FitInputs) -> PostFactors:
         freshness = decay(inputs.post_ages(), self.freshness_half_life_days)
@@ -386,30 +379,11 @@ class UserKNNRecommender:
             raise BadInput(f"User {wrong[0]} is not a row of the fitted matrix (0 … {self.n_users_ - 1}).")
         return users
 
-    def _check_params(self) -> None:
-        for name, allowed in (
-            ("similarity_weighting", SIMILARITY_WEIGHTINGS),
-            ("vote_weighting", VOTE_WEIGHTINGS),
-        ):
-            if getattr(self, name) not in allowed:
-                raise BadInput(f"{name} is {getattr(self, name)!r}; use one of {', '.join(allowed)}.")
-        for name, (low, high, optional, whole) in _RANGES.items():
-            value = getattr(self, name)
-            if value is None and optional:
-                continue
-            number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-            excluded = name.endswith("half_life_days") and value == 0
-            if (
-                not number
-                or not low <= value <= high
-                or (whole and not isinstance(value, (int, np.integer)))
-                or excluded
-            ):
-                kind = "a whole number" if whole else "a number"
-                bounds = f"above {low:g} and at most {high:g}" if excluded else f"from {low:g} to {high:g}"
-                raise BadInput(
-                    f"{name} is {value!r}; it must be {kind} {bounds}{' or None' if optional else ''}."
-                )
+    def _list_length(self, n: int | None) -> int:
+        n = self.n_recommendations if n is None else n
+        if n < 1:
+            raise BadInput(f"n is {n}; a list has at least 1 post.")
+        return n
 
 
 _PARAMETERS = {

@@ -5,91 +5,169 @@ best read from which posts two users share, rare posts above all; what to show i
 counts by its age.
 """
 
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
 from reco_assets.errors import BadInput
+from reco_assets.parameters import problem_with
 from reco_assets.recommender.interaction_log import MICROSECONDS_PER_DAY, UNKNOWN_TIME
 
 Array = npt.NDArray[Any]
 
-SIMILARITY_WEIGHTINGS: Final = ("none", "tfidf", "sqrt_tfidf", "binary_tfidf", "bm25")
-VOTE_WEIGHTINGS: Final = ("raw", "sqrt", "binary")
-
 BM25_K1: Final = 1.2
 BM25_B: Final = 0.75
 
+_TENTHS_TOLERANCE: Final = 1e-6
 
-def similarity_weights(weights: sp.csr_array, weighting: str) -> sp.csr_array:
-    """Weight interactions for the comparison of users.
+
+@dataclass(frozen=True, eq=False)
+class SimilarityWeighting:
+    """A weighting of interactions for the comparison of users, with its statistics of a fitted matrix.
 
     With w the interaction weight, N the users with an interaction, df the users of the post, and
-    idf = max(0, ln(N / (1 + df))), the guarded form that `implicit` uses:
+    idf = max(0, ln(N / (1 + df))), the guarded form that `implicit` uses (without the guard):
 
     * `none`: w
-    * `tfidf`: w · idf
-    * `sqrt_tfidf`: √w · idf
+    * `tfidf`: w · idf (Salton and Buckley, "Term-Weighting Approaches in Automatic Text Retrieval", 1988)
+    * `sqrt_tfidf`: √w · idf (`implicit.nearest_neighbours.tfidf_weight`)
     * `binary_tfidf`: idf
-    * `bm25`: idf · w · (K1 + 1) / (w + K1 · (1 − B + B · |u| / mean |u|)), K1 = 1.2, B = 0.75, |u|
+    * `bm25_users`: idf · w · (K1 + 1) / (w + K1 · (1 − B + B · |u| / mean |u|)), K1 = 1.2, B = 0.75, |u|
       the user's sum of weights (Robertson and Zaragoza, "The Probabilistic Relevance Framework:
-      BM25 and Beyond", 2009, eq. 3.15, with users as documents)
+      BM25 and Beyond", 2009, eq. 3.15, users as documents and posts as terms;
+      `implicit.nearest_neighbours.bm25_weight` of a users × posts matrix)
+    * `bm25_posts`: the same with posts as documents and users as terms: |i|, the post's sum of weights,
+      in place of |u|, which damps popular posts, and as idf that of the user, max(0, ln(M / (1 + posts of
+      the user))), M the posts with an interaction. It is a factor of the whole row, which a cosine sees
+      only beside a shrinkage. This is what the user-KNN of published tables computes:
+      `okapi_BM_25(URM.T).T` in the `UserKNNCFRecommender` of Ferrari Dacrema, Cremonesi and Jannach, "Are
+      We Really Making Much Progress?", 2019.
 
-    A post that (nearly) everybody has seen has idf 0: it says nothing about likeness, and its
-    entries are dropped. In a data set of a few users that can be every post; nobody is like
-    anybody then, and lists rest on popularity.
+    A post that (nearly) everybody has seen has idf 0: it says nothing about likeness, and its entries are
+    dropped; likewise, with `bm25_posts`, a user who has seen (nearly) every post. In a data set of a few
+    users and posts that can be all of them; nobody is like anybody then, and lists rest on popularity.
 
-    Args:
-        weights: (n_users, n_posts) CSR, positive.
-        weighting: one of `SIMILARITY_WEIGHTINGS`.
+    A row weighted by itself has the very bits that it has within the fitted matrix: sums are taken in the
+    order of the posts, and logarithms are looked up.
 
-    Returns:
-        (n_users, n_posts) CSR, float64, sorted indices, positive entries only.
+    Attributes:
+        name: one of `parameters.SimilarityWeighting`.
+        of_posts: (n_posts,) float64: the idf, with `bm25_posts` |i| / mean |i|; empty with `none`.
+        of_counts: (n_posts + 1,) float64, with `bm25_posts` only: the idf of a user by the number of
+            their posts; otherwise empty.
+        mean_length: mean |u| of the users with an interaction; 1 without any.
+        in_tenths: weights are counted in tenths, see `tenths`.
     """
-    if weighting not in SIMILARITY_WEIGHTINGS:
-        raise BadInput(
-            f"similarity_weighting is {weighting!r}; use one of {', '.join(SIMILARITY_WEIGHTINGS)}."
-        )
-    values = weights.data.astype(np.float64)
-    per_user = np.diff(weights.indptr)
-    if weighting == "none":
-        data = values
-    else:
-        idf = inverse_document_frequency(weights)[weights.indices]
-        if weighting == "tfidf":
-            data = values * idf
-        elif weighting == "sqrt_tfidf":
-            data = np.sqrt(values) * idf
-        elif weighting == "binary_tfidf":
-            data = idf
+
+    name: str
+    of_posts: Array
+    of_counts: Array
+    mean_length: float
+    in_tenths: bool
+
+    @classmethod
+    def fit(cls, weights: sp.csr_array, name: str, *, exact: bool = False) -> Self:
+        """Take the statistics of a matrix.
+
+        Args:
+            weights: (n_users, n_posts) CSR, positive.
+            name: one of `parameters.SimilarityWeighting`.
+            exact: with `none`, count in tenths if all weights are multiples of 0.1. A cosine does not
+                see the factor 10; what is added to its denominator does.
+        """
+        if problem := problem_with("similarity_weighting", name):
+            raise BadInput(problem)
+        of_posts = of_counts = np.empty(0)
+        mean_length, in_tenths = 1.0, False
+        if name == "none":
+            in_tenths = exact and all_in_tenths(weights.data)
+        elif name == "bm25_posts":
+            totals = np.bincount(weights.indices, weights.data, minlength=weights.shape[1])
+            of_posts = totals / _mean_of_positive(totals)
+            of_counts = _idf(int(np.count_nonzero(totals)), np.arange(weights.shape[1] + 1))
         else:
-            totals = np.asarray(weights.sum(axis=1)).ravel()
-            mean = totals[per_user > 0].mean() if weights.nnz else 1.0
-            length = BM25_K1 * (1.0 - BM25_B + BM25_B * np.repeat(totals / mean, per_user))
-            data = idf * values * (BM25_K1 + 1.0) / (values + length)
-    weighted = sp.csr_array((data, weights.indices.copy(), weights.indptr.copy()), shape=weights.shape)
-    weighted.eliminate_zeros()
-    return weighted
+            of_posts = inverse_document_frequency(weights)
+            mean_length = _mean_of_positive(_row_sums(weights.data, weights.indptr))
+        return cls(name, of_posts, of_counts, mean_length, in_tenths)
+
+    def of_rows(self, posts: Array, weights: Array, indptr: Array) -> Array:
+        """(nnz,) float64: the entries of rows, weighted; 0 for those that say nothing.
+
+        Args:
+            posts: (nnz,) of the fitted matrix, ascending within a row.
+            weights: (nnz,) interaction weights.
+            indptr: (n_rows + 1,) where rows begin, as in CSR.
+        """
+        values = np.asarray(weights, dtype=np.float64)
+        match self.name:
+            case "none":
+                return tenths(values) if self.in_tenths else values
+            case "tfidf":
+                return values * self.of_posts[posts]
+            case "sqrt_tfidf":
+                return np.sqrt(values) * self.of_posts[posts]
+            case "binary_tfidf":
+                return np.asarray(self.of_posts[posts])
+            case "bm25_users":
+                length = np.repeat(_row_sums(values, indptr) / self.mean_length, np.diff(indptr))
+                return self.of_posts[posts] * _saturated(values, length)
+            case _:
+                n_posts = np.diff(indptr)
+                return np.repeat(self.of_counts[n_posts], n_posts) * _saturated(values, self.of_posts[posts])
+
+    def of_matrix(self, weights: sp.csr_array) -> sp.csr_array:
+        """The matrix, weighted: (n_users, n_posts) CSR, float64, sorted indices, positive entries only."""
+        data = self.of_rows(weights.indices, weights.data, weights.indptr)
+        weighted = sp.csr_array((data, weights.indices.copy(), weights.indptr.copy()), shape=weights.shape)
+        weighted.eliminate_zeros()
+        return weighted
 
 
 def inverse_document_frequency(weights: sp.csr_array) -> Array:
     """(n_posts,) float64: max(0, ln(N / (1 + df))), N the users with at least one interaction."""
-    n_users = max(1, int(np.count_nonzero(np.diff(weights.indptr))))
-    users_of_post = np.bincount(weights.indices, minlength=weights.shape[1])
-    idf: Array = np.maximum(0.0, np.log(n_users / (1.0 + users_of_post)))
+    n_users = int(np.count_nonzero(np.diff(weights.indptr)))
+    return _idf(n_users, np.bincount(weights.indices, minlength=weights.shape[1]))
+
+
+def _idf(n_documents: int, frequencies: Array) -> Array:
+    idf: Array = np.maximum(0.0, np.log(max(1, n_documents) / (1.0 + frequencies)))
     return idf
 
 
-def exact_weights(data: Array) -> Array:
-    """The weights × 10 as whole numbers in float64 when they are multiples of 0.1, else unchanged.
+def _mean_of_positive(values: Array) -> float:
+    positive = values[values > 0]
+    return float(positive.mean()) if len(positive) else 1.0
+
+
+def _saturated(weights: Array, length: Array) -> Array:
+    """BM25's term frequency, with the document's length in units of the mean."""
+    return weights * (BM25_K1 + 1.0) / (weights + BM25_K1 * (1.0 - BM25_B + BM25_B * length))
+
+
+def _row_sums(values: Array, indptr: Array) -> Array:
+    """(n_rows,) float64, summed one entry after the other: the same bits for a row alone."""
+    row_of_entry = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+    return np.bincount(row_of_entry, values, minlength=len(indptr) - 1)
+
+
+def tenths(weights: Array) -> Array:
+    """The weights × 10, float64, as whole numbers where they are multiples of 0.1.
 
     0.1 has no exact binary form; ten times it has. Products and sums of whole numbers below 2⁵³ are
-    exact in any order, so equal similarities compare equal. A cosine does not see the factor.
+    exact in any order, so equal similarities compare equal.
     """
-    tenths = np.rint(data * 10.0)
-    return tenths if len(data) and np.abs(data * 10.0 - tenths).max() < 1e-6 else data
+    scaled = weights * 10.0
+    whole = np.rint(scaled)
+    return np.where(np.abs(scaled - whole) < _TENTHS_TOLERANCE, whole, scaled)
+
+
+def all_in_tenths(weights: Array) -> bool:
+    """Whether there are weights and all are multiples of 0.1."""
+    counted = tenths(weights)
+    return len(weights) > 0 and bool((counted == np.rint(counted)).all())
 
 
 def vote_values(weights: Array, age_days: Array, weighting: str, half_life_days: float | None) -> Array:
@@ -98,11 +176,11 @@ def vote_values(weights: Array, age_days: Array, weighting: str, half_life_days:
     Args:
         weights: (n,) interaction weights.
         age_days: (n,) days since the interaction; a negative age counts as 0.
-        weighting: one of `VOTE_WEIGHTINGS`.
+        weighting: `raw`, `sqrt` or `binary`.
         half_life_days: None: votes do not age.
     """
-    if weighting not in VOTE_WEIGHTINGS:
-        raise BadInput(f"vote_weighting is {weighting!r}; use one of {', '.join(VOTE_WEIGHTINGS)}.")
+    if problem := problem_with("vote_weighting", weighting):
+        raise BadInput(problem)
     values = np.asarray(weights, dtype=np.float64)
     if weighting == "sqrt":
         values = np.sqrt(values)

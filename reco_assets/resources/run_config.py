@@ -13,14 +13,8 @@ from pydantic import ValidationError
 
 from reco_assets.errors import SettingsError
 from reco_assets.names import INTERACTION_MATRIX, USER_KNN_MODEL, USER_RECOMMENDATIONS
-from reco_assets.settings import (
-    InteractionWeights,
-    OptionalDays,
-    Settings,
-    SimilarityWeighting,
-    VoteWeighting,
-    describe_invalid,
-)
+from reco_assets.parameters import SimilarityWeighting, VoteWeighting
+from reco_assets.settings import InteractionWeights, OptionalDays, Settings, describe_invalid
 
 _DEPLOYED = Settings.load()
 
@@ -57,14 +51,14 @@ class UserKNNConfig(_BoundedConfig):
 
     n_neighbors: int = _setting("n_neighbors")
     similarity_weighting: SimilarityWeighting = _setting("similarity_weighting")
-    similarity_window_days: int | None = _setting("similarity_window_days")
+    similarity_window_days: OptionalDays = _setting("similarity_window_days")
     shrinkage: float = _setting("shrinkage")
     min_overlap: int = _setting("min_overlap")
     vote_weighting: VoteWeighting = _setting("vote_weighting")
     vote_half_life_days: OptionalDays = _setting("vote_half_life_days")
     freshness_half_life_days: OptionalDays = _setting("freshness_half_life_days")
     popularity_blend: float = _setting("popularity_blend")
-    popularity_half_life_days: float = _setting("popularity_half_life_days")
+    popularity_half_life_days: OptionalDays = _setting("popularity_half_life_days")
     n_recommendations: int = _setting("n_recommendations")
     active_within_days: int = _setting("active_within_days")
     holdout_days: int = _setting("holdout_days")

@@ -7,6 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 from reco_assets.errors import BadInput
+from reco_assets.parameters import CHOICES
 from reco_assets.recommender.baselines import (
     NewestRecommender,
     PopularityRecommender,
@@ -17,7 +18,6 @@ from reco_assets.recommender.fit_inputs import Recommender, fit_log
 from reco_assets.recommender.quality import no_seen_or_ineligible_posts
 from reco_assets.recommender.recommendation_lists import RecommendationLists
 from reco_assets.recommender.user_knn import UserKNNRecommender
-from reco_assets.recommender.weighting import SIMILARITY_WEIGHTINGS, VOTE_WEIGHTINGS
 from reco_assets_tests.recommender.examples import DAY, WEIGHTS, checkerboard, random_log, times_like
 
 Make = Callable[[], Recommender]
@@ -25,7 +25,8 @@ Make = Callable[[], Recommender]
 EVERY: list[Make] = [
     UserKNNRecommender,
     lambda: UserKNNRecommender(similarity_weighting="none", popularity_blend=0.0),
-    lambda: UserKNNRecommender(similarity_weighting="bm25", vote_weighting="sqrt", shrinkage=1.0),
+    lambda: UserKNNRecommender(similarity_weighting="bm25_users", vote_weighting="sqrt", shrinkage=1.0),
+    lambda: UserKNNRecommender(similarity_weighting="bm25_posts", vote_weighting="raw", min_overlap=2),
     PopularityRecommender,
     lambda: PopularityRecommender(half_life_days=0.5, freshness_half_life_days=2.0),
     NewestRecommender,
@@ -47,8 +48,8 @@ def test_the_only_unread_post_is_the_answer(make: Make) -> None:
     assert (lists.rank == 1).all()
 
 
-@pytest.mark.parametrize("vote_weighting", VOTE_WEIGHTINGS)
-@pytest.mark.parametrize("similarity_weighting", SIMILARITY_WEIGHTINGS)
+@pytest.mark.parametrize("vote_weighting", CHOICES["vote_weighting"])
+@pytest.mark.parametrize("similarity_weighting", CHOICES["similarity_weighting"])
 def test_the_post_withheld_from_the_checkerboard_is_the_answer(
     similarity_weighting: str, vote_weighting: str
 ) -> None:
