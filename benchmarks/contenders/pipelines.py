@@ -116,7 +116,7 @@ class OursPipeline(Contender):
         return {}
 
     def _fit(self) -> dict[str, int]:
-        fit_model(self._storage, LAST_DAY, self._parameters(), lambda _: None)
+        fit_model(self._storage, LAST_DAY, self._parameters())
         return {}
 
     def _judge_model(self) -> dict[str, int]:

@@ -29,7 +29,7 @@ def expired_recommendations_cleanup(
     from reco_assets.store.retention import delete_expired
 
     settings = postgres.settings
-    with explained():
+    with explained(context):
         deleted = delete_expired(postgres.engine, now=utc_now(), batch_size=settings.cleanup_batch_size)
         removed = storage.remove_archives(utc_now(), settings.archive_days, context.log.info)
         align_champion(model_registry, postgres)

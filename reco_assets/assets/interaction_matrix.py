@@ -31,7 +31,7 @@ def interaction_matrix(
     from reco_assets.recommender.interaction_matrix import InteractionMatrix
 
     day = partition_day(context)
-    with explained(), storage.writing("interaction_matrix", context.log.info):
+    with explained(context), storage.writing("interaction_matrix", context.log.info):
         check_run_config(context.run.run_config, postgres.settings)
         storage.check_database(postgres.identity())
         days = storage.window(day, config.window_days, postgres.settings.start_date)

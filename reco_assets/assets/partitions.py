@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
-from typing import Any
+from typing import Any, Final
 
 import dagster as dg
 
-from reco_assets.errors import RecoError
+from reco_assets.errors import FitCancelled, RecoError
 from reco_assets.settings import Settings
 
 GROUP = "recommendations"
@@ -18,8 +18,9 @@ daily_partitions = dg.DailyPartitionsDefinition(
 )
 """Partition D holds the interactions with `created_at` in [D, D + 1), UTC."""
 
-retry_transient_errors = dg.RetryPolicy(max_retries=2, delay=3, backoff=dg.Backoff.EXPONENTIAL)
-"""For a lost connection or a busy lock. `explained` keeps it from repeating what cannot get better."""
+MAX_RETRIES: Final = 2
+RETRY_DELAY_S: Final = 3.0
+"""Before a step is tried again after a lost connection or a busy lock; the second time, three times that."""
 
 
 def daily_asset(
@@ -27,11 +28,14 @@ def daily_asset(
     backfill_policy: dg.BackfillPolicy = dg.BackfillPolicy.multi_run(max_partitions_per_run=1),  # noqa: B008
     **arguments: Any,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """`dg.asset` with what all assets of the pipeline have in common; a backfill takes a run per day."""
+    """`dg.asset` with what all assets of the pipeline have in common; a backfill takes a run per day.
+
+    Without a `RetryPolicy`: Dagster applies it to interrupts too, so that terminating a run would start its
+    step again. `explained` asks for the retries.
+    """
     decorate: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(
         partitions_def=daily_partitions,
         backfill_policy=backfill_policy,
-        retry_policy=retry_transient_errors,
         group_name=GROUP,
         owners=OWNERS,
         **arguments,
@@ -40,21 +44,32 @@ def daily_asset(
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def explained(context: dg.AssetExecutionContext | None = None) -> Iterator[None]:
     """Turn errors into failures that show their message alone, retried only where that can help.
 
-    A defect (any error that is not ours) fails at once: repeating a step does not mend it.
+    A defect (any error that is not ours) fails at once: repeating a step does not mend it. A computation
+    that stopped because its run is to end says so to Dagster, as if interrupted by a signal.
+
+    Args:
+        context: of the asset whose step is tried again after a transient error; None: it is not.
     """
     try:
         yield
     except dg.Failure:
         raise
+    except (FitCancelled, dg.DagsterExecutionInterruptedError) as stopped:
+        raise dg.DagsterExecutionInterruptedError(
+            f"{str(stopped) or 'Interrupted.'} The step was left unfinished; run the same again."
+        ) from None
     except RecoError as error:
-        raise dg.Failure(
+        failure = dg.Failure(
             description=str(error),
             metadata={"error": type(error).__name__, "retried": error.transient},
             allow_retries=error.transient,
-        ) from error
+        )
+        if error.transient and context is not None:
+            raise dg.RetryRequested(MAX_RETRIES, RETRY_DELAY_S * 3**context.retry_number) from failure
+        raise failure from error
     except Exception as error:
         raise dg.Failure(
             description=f"{type(error).__name__}: {error}",

@@ -28,7 +28,7 @@ def raw_interactions(
 
     days = [date.fromisoformat(key) for key in context.partition_keys]
     settings = postgres.settings
-    with explained(), storage.writing("raw_interactions", context.log.info):
+    with explained(context), storage.writing("raw_interactions", context.log.info):
         check_run_config(context.run.run_config, settings)
         storage.check_database(postgres.identity())
         extracts = extract_interactions(

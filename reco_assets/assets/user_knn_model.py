@@ -34,11 +34,13 @@ def user_knn_model(
     from reco_assets.pipeline.fitting import evaluate_model, fit_model, record_quality, register_model
     from reco_assets.pipeline.provenance import provenance_metadata
     from reco_assets.pipeline.reports import model_metadata
+    from reco_assets.pipeline.step_watch import StepWatch
 
     day = partition_day(context)
-    with explained(), storage.writing("user_knn_model", context.log.info):
-        model = fit_model(storage, day, config.parameters(), context.log.info)
-        evaluation = evaluate_model(storage, day, config.parameters(), config.holdout_days)
+    with explained(context), storage.writing("user_knn_model", context.log.info):
+        watch = StepWatch.of(context)
+        model = fit_model(storage, day, config.parameters(), watch)
+        evaluation = evaluate_model(storage, day, config.parameters(), config.holdout_days, watch)
         registered = register_model(mlflow, model_registry, storage, day, model, evaluation)
         with postgres.transaction() as connection:
             record_quality(connection, day, evaluation, registered.version_name)

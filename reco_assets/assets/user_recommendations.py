@@ -54,6 +54,7 @@ def user_recommendations(
         refuse,
     )
     from reco_assets.pipeline.reports import check_result, lists_metadata, utc_now
+    from reco_assets.pipeline.step_watch import StepWatch
     from reco_assets.store.generations import live_generation
 
     day = partition_day(context)
@@ -63,10 +64,10 @@ def user_recommendations(
         config.min_post_coverage,
         config.max_size_change,
     )
-    with explained():
+    with explained(context):
         registered = registered_version(context.instance, day)
         with storage.writing("user_recommendations", context.log.info):
-            computed = compute_lists(storage, day, registered)
+            computed = compute_lists(storage, day, registered, StepWatch.of(context))
         with postgres.transaction() as connection:
             live = live_generation(connection)
         verdicts = judge_lists(computed, storage, live, limits)

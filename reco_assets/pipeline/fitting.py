@@ -1,7 +1,7 @@
 """Fit a day's model, judge it, and put both on record."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 from reco_assets.errors import CorruptArtifact, MissingUpstream
 from reco_assets.names import MODEL_SEGMENT
 from reco_assets.pipeline.plots import holdout_plot
+from reco_assets.pipeline.step_watch import UNWATCHED, StepWatch
 from reco_assets.recommender.artifact import MANIFEST
 from reco_assets.recommender.baselines import default_baselines
 from reco_assets.recommender.evaluation import HoldoutReport, evaluate
@@ -64,9 +65,14 @@ class RegisteredVersion:
 
 
 def fit_model(
-    storage: FileStorage, day: date, parameters: Mapping[str, Any], say: Callable[[str], None]
+    storage: FileStorage, day: date, parameters: Mapping[str, Any], watch: StepWatch = UNWATCHED
 ) -> UserKNNRecommender:
-    """Fit on the day's matrix and write the model's files."""
+    """Fit on the day's matrix and write the model's files.
+
+    Raises:
+        CorruptArtifact: The files of the matrix do not belong together.
+        FitCancelled: The run was asked to stop; the day's previous model stays.
+    """
     redo = f"reco run --partition {day}"
     built = read_json(storage.matrix_settings(day), redo)
     for name, directory in (("log_digest", storage.log(day)), ("matrix_digest", storage.matrix(day))):
@@ -77,16 +83,30 @@ def fit_model(
             )
     log = InteractionLog.load(storage.log(day), redo=redo)
     matrix = InteractionMatrix.load(storage.matrix(day), redo=redo)
-    say(f"Fitting {log.n_users:,} users × {log.n_posts:,} posts, {matrix.weights.nnz:,} pairs")
-    model = fit_matrix(UserKNNRecommender(**parameters), matrix, log)
+    watch.say(f"Fitting {log.n_users:,} users × {log.n_posts:,} posts, {matrix.weights.nnz:,} pairs")
+    model = fit_matrix(
+        UserKNNRecommender(**parameters),
+        matrix,
+        log,
+        progress=watch.progress("Neighbours"),
+        should_stop=watch.should_stop,
+    )
     model.save(storage.model(day))
     return model
 
 
 def evaluate_model(
-    storage: FileStorage, day: date, parameters: Mapping[str, Any], holdout_days: int
+    storage: FileStorage,
+    day: date,
+    parameters: Mapping[str, Any],
+    holdout_days: int,
+    watch: StepWatch = UNWATCHED,
 ) -> Evaluation:
-    """Judge the same parameters on the last days by refits on what was known before each of them."""
+    """Judge the same parameters on the last days by refits on what was known before each of them.
+
+    Raises:
+        FitCancelled: The run was asked to stop.
+    """
     redo = f"reco run --partition {day}"
     settings = read_json(storage.matrix_settings(day), redo)
     report = evaluate(
@@ -100,6 +120,8 @@ def evaluate_model(
         max_repeats=settings["max_repeats"],
         holdout_days=holdout_days,
         model_name=MODEL_SEGMENT,
+        progress=watch.progress("Hold-out", "days"),
+        should_stop=watch.should_stop,
     )
     evaluation = Evaluation(
         report,

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from reco_assets.errors import CorruptArtifact, PublicationRefused
 from reco_assets.events import POST_ID, USER_ID
 from reco_assets.pipeline.fitting import RegisteredVersion, artifact_digest, model_verdict
+from reco_assets.pipeline.step_watch import UNWATCHED, StepWatch
 from reco_assets.recommender.interaction_log import InteractionLog
 from reco_assets.recommender.interaction_matrix import InteractionMatrix
 from reco_assets.recommender.quality import (
@@ -67,11 +68,14 @@ class ListLimits:
     max_size_change: float
 
 
-def compute_lists(storage: FileStorage, day: date, registered: RegisteredVersion) -> ComputedLists:
+def compute_lists(
+    storage: FileStorage, day: date, registered: RegisteredVersion, watch: StepWatch = UNWATCHED
+) -> ComputedLists:
     """Recommend with the day's model and archive every list as Parquet, ordered by user and rank.
 
     Raises:
         CorruptArtifact: The model's files are not those that were registered.
+        FitCancelled: The run was asked to stop.
     """
     redo = f"reco run --partition {day}"
     if artifact_digest(storage.model(day)) != registered.digest:
@@ -80,7 +84,7 @@ def compute_lists(storage: FileStorage, day: date, registered: RegisteredVersion
             f"cut off between fitting and registering. Fit again: `{redo} --assets user_knn_model`."
         )
     model = UserKNNRecommender.load(storage.model(day), redo=redo)
-    lists = model.recommend()
+    lists = model.recommend(progress=watch.progress("Lists"), should_stop=watch.should_stop)
     computed = ComputedLists(day, model, lists, storage.recommendations(day))
     table = pa.table(
         {

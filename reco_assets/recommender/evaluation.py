@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reco_assets.errors import BadInput
+from reco_assets.errors import BadInput, FitCancelled
 from reco_assets.recommender.fit_inputs import Recommender, fit_matrix
 from reco_assets.recommender.interaction_log import MICROSECONDS_PER_DAY, InteractionLog
 from reco_assets.recommender.interaction_matrix import InteractionMatrix
 from reco_assets.recommender.recommendation_lists import RecommendationLists
+from reco_assets.recommender.threads import Progress, ShouldStop
 
 Array = npt.NDArray[Any]
 
@@ -121,6 +122,8 @@ def evaluate(
     k: int = 10,
     n_resamples: int = 1000,
     model_name: str = "model",
+    progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
 ) -> HoldoutReport:
     """Judge the model beside baselines on the last `holdout_days` days before `as_of_us`.
 
@@ -139,6 +142,11 @@ def evaluate(
         k: cut-off.
         n_resamples: of the bootstrap.
         model_name: the model's name in the report.
+        progress: called with (days done, all days).
+        should_stop: asked before every fit; true ends the evaluation.
+
+    Raises:
+        FitCancelled: `should_stop` said so.
     """
     if holdout_days < 1 or k < 1:
         raise BadInput(f"holdout_days is {holdout_days} and k is {k}; both must be at least 1.")
@@ -146,17 +154,21 @@ def evaluate(
         raise BadInput(f"{model_name!r} names both the model and a baseline.")
     recommenders = {model_name: model, **baselines}
     last_day = (as_of_us - 1) // MICROSECONDS_PER_DAY * MICROSECONDS_PER_DAY
-    days = [
-        judge_day(
-            recommenders,
-            log.before(as_of_us),
-            last_day - back * MICROSECONDS_PER_DAY,
-            interaction_weights=interaction_weights,
-            max_repeats=max_repeats,
-            k=k,
+    days = []
+    for back in reversed(range(holdout_days)):
+        days.append(
+            judge_day(
+                recommenders,
+                log.before(as_of_us),
+                last_day - back * MICROSECONDS_PER_DAY,
+                interaction_weights=interaction_weights,
+                max_repeats=max_repeats,
+                k=k,
+                should_stop=should_stop,
+            )
         )
-        for back in reversed(range(holdout_days))
-    ]
+        if progress is not None:
+            progress(len(days), holdout_days)
     return summarise(days, model=model_name, k=k, rng=rng, n_resamples=n_resamples)
 
 
@@ -168,6 +180,7 @@ def judge_day(
     interaction_weights: Mapping[str, float],
     max_repeats: int = 3,
     k: int = 10,
+    should_stop: ShouldStop | None = None,
 ) -> JudgedDay:
     """Fit copies as of `day_us` and judge their lists by the reads of the 24 hours that follow.
 
@@ -186,6 +199,8 @@ def judge_day(
     n_eligible = max(1, int(np.count_nonzero(past.post_eligible)))
     metrics, coverage = {}, {}
     for name, recommender in recommenders.items():
+        if should_stop is not None and should_stop():
+            raise FitCancelled(f"Stopped on request while judging {_date(day_us)}, before {name}.")
         lists = fit_matrix(copy.copy(recommender), matrix, past).recommend(judged, k)
         metrics[name] = list_metrics(lists, users, posts, k=k, n_posts=log.n_posts)
         coverage[name] = len(np.unique(lists.post_index)) / n_eligible
