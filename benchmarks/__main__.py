@@ -16,7 +16,7 @@ from benchmarks.feeds import FEEDS
 from benchmarks.machine import machine_table
 from benchmarks.processes import (
     ContenderFailed,
-    terminated_like_interrupted,
+    unwound_when_stopped,
     without_own_settings,
     working_directory,
 )
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in set(os.environ) - set(without_own_settings(dict(os.environ))):
         del os.environ[name]
     try:
-        with terminated_like_interrupted(), working_directory() as directory:
+        with unwound_when_stopped(), working_directory() as directory:
             report.add(machine_table(ENTRANTS, given.threads))
             if "search" in given.parts:
                 neighbor_search.run(

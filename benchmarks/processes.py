@@ -111,17 +111,21 @@ class ContenderProcess:
 
 
 @contextmanager
-def terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM unwinds the stack as Ctrl-C does, so that processes and directories are cleared away."""
+def unwound_when_stopped() -> Iterator[None]:
+    """Ctrl-C and SIGTERM unwind the stack alike, so that processes and directories are cleared away.
+
+    SIGINT too gets a handler: a shell's background jobs start with it ignored.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # the signature of handlers
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
