@@ -113,7 +113,7 @@ def _load(checked: Any, options: Any, settings: Settings, show: Any, bar: Any) -
             done = load_checked(engine, checked, options, progress=show)
         except KeyboardInterrupt:
             bar.stop()
-            click.echo("Interrupted. Run the same command again: it goes on after the last whole chunk.")
+            click.echo("Interrupted. Run the same command again: it goes on after what is loaded.")
             raise
         finally:
             engine.dispose()

@@ -18,7 +18,7 @@ from reco_assets.store.importing_load import (
     NewPosts,
     NewUsers,
     analyze,
-    indexes_built_after,
+    filling,
 )
 
 _BATCH_EVENTS = 200_000
@@ -88,9 +88,10 @@ def seed_demo(
             progress(batch[-1].day, loaded)
 
     if newest is None:
-        with transaction(engine) as connection, indexes_built_after(connection):
+        with transaction(engine) as connection, filling(connection) as under_way:
             for batch in _batches(world, days, with_history=True):
-                report(batch, _load(BulkLoader(connection), batch))
+                report(batch, _load(under_way.loader, batch))
+        total += Loaded(interactions=-under_way.n_removed)
     else:
         for batch in _batches(world, days, with_history=False):
             with transaction(engine) as connection:

@@ -9,10 +9,11 @@ follows from the row, so importing twice adds nothing.
 import csv
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 from uuid import UUID, uuid5
@@ -32,6 +33,8 @@ from reco_assets.store.importing_load import (
     NewPosts,
     NewUsers,
     analyze,
+    can_fill,
+    filling,
 )
 from reco_assets.store.importing_progress import can_record, forget, record, rows_done
 from reco_assets.store.importing_rows import (
@@ -52,6 +55,11 @@ Progress = Callable[[Phase, int], None]
 """Told the rows read so far."""
 
 SHOWN_REJECTS: Final = 20
+_FIRST_FILLING = 1_000_000
+_LARGEST_FILLING = 10_000_000
+"""Bounds what an interruption takes back, and how long others wait for the table, to about a minute."""
+_WORTH_BUILDING = 4
+"""Building the indexes anew takes a fifth as long a row as keeping them up to date."""
 
 
 @dataclass(frozen=True)
@@ -232,58 +240,115 @@ def load_checked(
 ) -> Imported:
     """Load the good rows, a chunk a transaction, from where an earlier run of the same import stopped.
 
+    Into an empty table several chunks go in one transaction, which then builds the indexes: a million rows
+    at first, then as many as are there.
+
     Raises:
         SchemaError: Tables are missing, or the app's own need values that are not in the file.
         RecoError: The database failed; the message says how far the import got.
     """
-    fingerprint = _fingerprint(checked, options)
-    namespace = namespace_of(options)
-    with transaction(engine) as connection:
-        BulkLoader(connection)
-        done = rows_done(connection, fingerprint)
-        records = can_record(connection)
-    result = Imported(resumed_after=done)
-    n_read = 0
-    last_row = done
+    loading = _Loading(engine, checked, options, progress)
     try:
-        for chunk in checked.source.chunks():
-            good, bad, _ = judge(chunk, checked.rules)
+        loading.fill()
+        loading.go_on()
+    except RecoError as error:
+        raise type(error)(f"{error} {how_to_resume(loading.last_row)}") from error
+    with transaction(engine) as connection:
+        forget(connection, loading.fingerprint)
+        analyze(connection)
+    return loading.result
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """A chunk's good rows, without those that repeat another one of the chunk, up to the row `last_row`."""
+
+    users: NewUsers
+    posts: NewPosts
+    interactions: NewInteractions
+    repeated: int
+    last_row: int
+
+
+class _Loading:
+    """The second pass: `fill` while the table can be filled, then `go_on`; `result` and `last_row` so far."""
+
+    def __init__(
+        self, engine: sa.Engine, checked: Checked, options: ImportOptions, progress: Progress | None
+    ) -> None:
+        self.fingerprint = _fingerprint(checked, options)
+        self._engine = engine
+        self._checked = checked
+        self._namespace = namespace_of(options)
+        self._progress = progress
+        with transaction(engine) as connection:
+            BulkLoader(connection)
+            self.last_row = rows_done(connection, self.fingerprint)
+            self._records = can_record(connection)
+            self._can_fill = not self.last_row and can_fill(connection)
+        self.result = Imported(resumed_after=self.last_row)
+        self._batches = self._read()
+
+    def fill(self) -> None:
+        """Several chunks a transaction, which builds the indexes at its end, as long as that pays."""
+        while self._can_fill:
+            n_there = self.result.rows.interactions
+            size = min(max(_FIRST_FILLING, n_there), _LARGEST_FILLING)
+            if n_there > _WORTH_BUILDING * size or (first := next(self._batches, None)) is None:
+                return
+            done: list[tuple[_Batch, Loaded]] = []
+            with (
+                transaction(self._engine) as connection,
+                filling(connection, go_on=n_there > 0) as under_way,
+            ):
+                for batch in chain([first], self._batches):
+                    done.append((batch, self._load(connection, under_way.loader, batch)))
+                    if sum(len(each.interactions.ids) for each, _ in done) >= size:
+                        break
+            self._count(done, under_way.n_removed)
+
+    def go_on(self) -> None:
+        """A chunk a transaction; a lost connection is tried again."""
+        for batch in self._batches:
+
+            def load(connection: sa.Connection, batch: _Batch = batch) -> Loaded:
+                return self._load(connection, BulkLoader(connection), batch)
+
+            self._count([(batch, run_transaction(self._engine, load))], 0)
+
+    def _load(self, connection: sa.Connection, loader: BulkLoader, batch: _Batch) -> Loaded:
+        loaded = loader.load(batch.users, batch.posts, batch.interactions)
+        if self._records:
+            record(connection, self.fingerprint, self._checked.source.path.name, batch.last_row)
+        return loaded
+
+    def _count(self, done: Sequence[tuple[_Batch, Loaded]], n_removed: int) -> None:
+        """What is committed."""
+        rows = sum((loaded for _, loaded in done), Loaded(interactions=-n_removed))
+        self.last_row = done[-1][0].last_row
+        self.result = replace(
+            self.result,
+            rows=self.result.rows + rows,
+            repeated=self.result.repeated + sum(batch.repeated for batch, _ in done),
+            already_there=self.result.already_there
+            + sum(len(batch.interactions.ids) for batch, _ in done)
+            - rows.interactions,
+        )
+
+    def _read(self) -> Iterator[_Batch]:
+        """What is still to be loaded."""
+        n_read = 0
+        for chunk in self._checked.source.chunks():
+            good, bad, _ = judge(chunk, self._checked.rules)
             n_read += len(good.rows) + len(bad)
             if not len(good.rows):
                 continue
-            if int(good.rows[-1]) <= done:
-                result = replace(result, skipped=result.skipped + len(good.rows))
+            if int(good.rows[-1]) <= self.result.resumed_after:
+                self.result = replace(self.result, skipped=self.result.skipped + len(good.rows))
                 continue
-            users, posts, interactions, repeated = _batch(checked, good, namespace)
-
-            def load(
-                connection: sa.Connection,
-                users: NewUsers = users,
-                posts: NewPosts = posts,
-                interactions: NewInteractions = interactions,
-                row: int = int(good.rows[-1]),
-            ) -> Loaded:
-                loaded = BulkLoader(connection).load(users, posts, interactions)
-                if records:
-                    record(connection, fingerprint, checked.source.path.name, row)
-                return loaded
-
-            loaded = run_transaction(engine, load)
-            last_row = int(good.rows[-1])
-            result = replace(
-                result,
-                rows=result.rows + loaded,
-                repeated=result.repeated + repeated,
-                already_there=result.already_there + len(interactions.ids) - loaded.interactions,
-            )
-            if progress:
-                progress("loading", n_read)
-    except RecoError as error:
-        raise type(error)(f"{error} {how_to_resume(last_row)}") from error
-    with transaction(engine) as connection:
-        forget(connection, fingerprint)
-        analyze(connection)
-    return result
+            yield _batch(self._checked, good, self._namespace)
+            if self._progress:
+                self._progress("loading", n_read)
 
 
 def how_to_resume(last_row: int) -> str:
@@ -343,9 +408,7 @@ def _count(checked: Checked, good: GoodRows, bad: list[Reject], unknown: Counter
         checked.users.codes(named.take(written), good.created_at[written])
 
 
-def _batch(
-    checked: Checked, good: GoodRows, namespace: UUID
-) -> tuple[NewUsers, NewPosts, NewInteractions, int]:
+def _batch(checked: Checked, good: GoodRows, namespace: UUID) -> _Batch:
     """What a chunk asks for: its users, authors and posts, and its rows without repetitions."""
     user_codes, post_codes = checked.users.codes(good.users), checked.posts.codes(good.items)
     users, posts = checked.users.ids(user_codes), checked.posts.ids(post_codes)
@@ -362,7 +425,8 @@ def _batch(
     user_ids = np.concatenate([checked.users.ids(distinct), extra_users])
     times = np.concatenate([checked.users.first_seen(distinct), extra_times])
     _, once = np.unique(np.ascontiguousarray(user_ids).view("V16").reshape(-1), return_index=True)
-    return NewUsers(user_ids[once], times[once]), new_posts, interactions, len(ids) - len(first)
+    new_users = NewUsers(user_ids[once], times[once])
+    return _Batch(new_users, new_posts, interactions, len(ids) - len(first), int(good.rows[-1]))
 
 
 def _posts(

@@ -2,6 +2,10 @@
 
 The temporary tables make the load idempotent (`ON CONFLICT DO NOTHING`), fit it to `uuid` and `text`
 ids alike, and let the references be checked once per user and post instead of once per row.
+
+A table that is filled for the first time (`filling`) takes the interactions by COPY itself and gets its
+indexes afterwards, in the same transaction: keeping indexes up to date row by row is what most of the
+time goes into otherwise.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,8 +18,10 @@ import numpy.typing as npt
 import sqlalchemy as sa
 
 from reco_assets.errors import SchemaError
+from reco_assets.store import table_clone
 from reco_assets.store.adoption import relation_columns
-from reco_assets.store.binary_copy import HEADER, POSTGRES_EPOCH_US, TRAILER
+from reco_assets.store.binary_copy import HEADER, POSTGRES_EPOCH_US, TRAILER, uuid_text
+from reco_assets.store.database import sqlstate
 
 Array = npt.NDArray[Any]
 
@@ -23,6 +29,52 @@ _FILLED: Final = {
     "users": {"id", "created_at"},
     "posts": {"id", "author_id", "title", "body", "created_at"},
 }
+
+
+# Whatever would not come back as it was, or needs the primary key meanwhile, rules the shortcut out.
+_CAN_REBUILD: Final = """
+SELECT t.relkind = 'r' AND pg_has_role(t.relowner, 'USAGE')
+   AND NOT EXISTS (SELECT FROM pg_constraint WHERE confrelid = t.oid)
+   AND NOT EXISTS (SELECT FROM pg_publication_tables p
+                   WHERE p.schemaname = t.relnamespace::regnamespace::text AND p.tablename = t.relname)
+   AND NOT EXISTS (
+       SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+       LEFT JOIN pg_constraint con ON con.conindid = i.indexrelid AND con.conrelid = t.oid
+       WHERE i.indrelid = t.oid
+         AND (i.indisreplident OR i.indisclustered OR NOT i.indisvalid OR c.reltablespace <> 0
+              OR obj_description(c.oid, 'pg_class') IS NOT NULL
+              OR obj_description(con.oid, 'pg_constraint') IS NOT NULL
+              OR EXISTS (SELECT FROM pg_depend WHERE refclassid = 'pg_constraint'::regclass
+                         AND refobjid = con.oid AND deptype = 'n')))
+FROM pg_class t WHERE t.oid = to_regclass('user_interactions')
+"""
+_INDEXES: Final = """
+SELECT i.indisprimary AS is_primary,
+       CASE WHEN i.indisprimary THEN format('ALTER TABLE user_interactions DROP CONSTRAINT %I', con.conname)
+            ELSE format('DROP INDEX %s', i.indexrelid::regclass) END AS dropping,
+       CASE WHEN i.indisprimary
+            THEN format('ALTER TABLE user_interactions ADD CONSTRAINT %I %s', con.conname,
+                        pg_get_constraintdef(con.oid))
+            ELSE pg_get_indexdef(i.indexrelid) END AS making
+FROM pg_index i
+LEFT JOIN pg_constraint con ON con.conindid = i.indexrelid AND con.conrelid = i.indrelid
+     AND con.contype = 'p'
+WHERE i.indrelid = to_regclass('user_interactions') AND (i.indisprimary OR NOT i.indisunique)
+ORDER BY i.indexrelid
+"""
+# The lock that a foreign key takes, once per user and post.
+_HOLD: Final = """
+SELECT count(*) FROM (
+    SELECT FROM {table} WHERE id IN (SELECT {column} FROM user_interactions) FOR KEY SHARE) AS held
+"""
+_REMOVE_DANGLING: Final = """
+DELETE FROM user_interactions i WHERE NOT EXISTS (SELECT FROM {table} t WHERE t.id = i.{column})
+"""
+_REMOVE_REPEATED: Final = """
+DELETE FROM user_interactions i
+USING (SELECT id, min(ctid) AS kept FROM user_interactions GROUP BY id HAVING count(*) > 1) r
+WHERE i.id = r.id AND i.ctid <> r.kept
+"""
 
 
 @dataclass(frozen=True)
@@ -75,12 +127,17 @@ class Loaded:
 class BulkLoader:
     """Loads batches over one connection, each within the caller's transaction.
 
+    Args:
+        connection: to a migrated database.
+        directly: send interactions straight into their table; only `filling` may ask for it.
+
     Raises:
         SchemaError: tables are missing, or the app's have required columns that nothing here can fill.
     """
 
-    def __init__(self, connection: sa.Connection) -> None:
+    def __init__(self, connection: sa.Connection, *, directly: bool = False) -> None:
         self._connection = connection
+        self._directly = directly
         self._columns = relation_columns(connection)
         for table in ("users", "posts", "user_interactions"):
             if table not in self._columns:
@@ -94,7 +151,7 @@ class BulkLoader:
         Posts whose author, and interactions whose user or post is neither there nor new, are left
         out: the app deleted them.
         """
-        return Loaded(self._load_users(users), self._load_posts(posts), self._load_interactions(interactions))
+        return Loaded(self._load_users(users), self._load_posts(posts), self.load_interactions(interactions))
 
     def _load_users(self, users: NewUsers) -> int:
         if not len(users.ids):
@@ -113,22 +170,35 @@ class BulkLoader:
         values = {name: f"n.{name}" for name in ("id", "author_id", "title", "body", "created_at")}
         return self._insert("posts", values, {"author_id": "users"})
 
-    def _load_interactions(self, interactions: NewInteractions) -> int:
+    def load_interactions(self, interactions: NewInteractions) -> int:
+        """Insert them alone; returns how many, of which `filling` may remove some again."""
         if not len(interactions.ids):
             return 0
-        columns = [
-            _uuids(interactions.ids),
-            _uuids(interactions.user_ids),
-            _uuids(interactions.post_ids),
-            _texts(interactions.type_names, interactions.types),
-            _instants(interactions.created_at),
-        ]
+        names = ("id", "user_id", "post_id", "interaction_type", "created_at")
+        ids = (interactions.ids, interactions.user_ids, interactions.post_ids)
+        others = [_texts(interactions.type_names, interactions.types), _instants(interactions.created_at)]
+        if self._directly:
+            types = self._columns["user_interactions"]
+            spelled = (_uuids if types[name] == "uuid" else _uuid_texts for name in names)
+            self._copy_interactions(
+                names, [*(spell(each) for spell, each in zip(spelled, ids, strict=False)), *others]
+            )
+            return len(interactions.ids)
+        columns = [*map(_uuids, ids), *others]
         self._stage(
             "id uuid, user_id uuid, post_id uuid, interaction_type text, created_at timestamptz", columns
         )
-        names = ("id", "user_id", "post_id", "interaction_type", "created_at")
         references = {"user_id": "users", "post_id": "posts"}
         return self._insert("user_interactions", {name: f"n.{name}" for name in names}, references)
+
+    def _copy_interactions(self, names: Sequence[str], columns: Sequence["_Field"]) -> None:
+        """References are not looked at: `filling` does that, once, at the end."""
+        self._connection.execute(sa.text("SET LOCAL session_replication_role = replica"))
+        driver: Any = self._connection.connection.driver_connection
+        command = f"COPY user_interactions ({', '.join(names)}) FROM STDIN (FORMAT BINARY)"
+        with driver.cursor().copy(command) as copy:
+            copy.write(binary_rows(columns))
+        self._connection.execute(sa.text("SET LOCAL session_replication_role = origin"))
 
     def _stage(self, definition: str, columns: Sequence["_Field"]) -> None:
         self._connection.execute(sa.text("DROP TABLE IF EXISTS pg_temp.reco_new"))
@@ -182,33 +252,75 @@ class BulkLoader:
         return int(inserted)
 
 
-@contextmanager
-def indexes_built_after(connection: sa.Connection) -> Iterator[None]:
-    """While `user_interactions` is empty and ours, leave its indexes to the end of the block.
+@dataclass
+class Filling:
+    """A load in progress.
 
-    A million rows load in a third of the time. DDL is transactional: whoever fails gets the indexes
-    back by rolling back. The primary key stays, because `ON CONFLICT` needs it.
+    Attributes:
+        loader: takes the batches.
+        n_removed: after the block, how many of the interactions taken were taken out again: they repeat
+            another one, or the app deleted their user or post meanwhile.
     """
+
+    loader: BulkLoader
+    n_removed: int = 0
+
+
+def can_fill(connection: sa.Connection) -> bool:
+    """Whether `user_interactions` is empty, ours to alter, and gets back whatever is taken from it."""
     empty = not connection.scalar(sa.text("SELECT EXISTS (SELECT FROM user_interactions)"))
-    ours = connection.scalar(
-        sa.text(
-            "SELECT pg_has_role(relowner, 'USAGE') AND relkind = 'r' FROM pg_class "
-            "WHERE oid = to_regclass('user_interactions')"
-        )
-    )
-    indexes = connection.execute(
-        sa.text(
-            "SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index "
-            "WHERE indrelid = to_regclass('user_interactions') AND NOT indisunique"
-        )
-    ).all()
-    if not (empty and ours):
-        indexes = []
-    for name, _ in indexes:
-        connection.execute(sa.text(f"DROP INDEX {name}"))
-    yield
-    for _, definition in indexes:
-        connection.execute(sa.text(definition))
+    return empty and bool(connection.scalar(sa.text(_CAN_REBUILD))) and _only_foreign_keys(connection)
+
+
+@contextmanager
+def filling(connection: sa.Connection, *, go_on: bool = False) -> Iterator[Filling]:
+    """Leave the indexes of `user_interactions` to the end of the block, if the table `can_fill`.
+
+    From the first index to the commit, others wait for the table. DDL is transactional: whoever fails gets
+    the indexes back by rolling back.
+
+    Args:
+        connection: in a transaction.
+        go_on: the caller has just filled the table, which is therefore not empty any more.
+    """
+    if not (go_on or can_fill(connection)):
+        yield Filling(BulkLoader(connection))
+        return
+    indexes = connection.execute(sa.text(_INDEXES)).all()
+    for index in indexes:
+        table_clone.run(connection, index.dropping)
+    under_way = Filling(BulkLoader(connection, directly=True))
+    yield under_way
+    table_clone.allow_build_memory(connection)
+    under_way.n_removed = _remove_dangling(connection)
+    for index in indexes:
+        under_way.n_removed += _make_index(connection, index)
+
+
+def _make_index(connection: sa.Connection, index: Any) -> int:
+    """Make it again; returns how many rows had to go because another one has their id."""
+    if not index.is_primary:
+        table_clone.run(connection, index.making)
+        return 0
+    try:
+        with connection.begin_nested():
+            table_clone.run(connection, index.making)
+        return 0
+    except Exception as error:
+        if sqlstate(error) != "23505":
+            raise
+    n_repeated = connection.execute(sa.text(_REMOVE_REPEATED)).rowcount
+    table_clone.run(connection, index.making)
+    return n_repeated
+
+
+def _remove_dangling(connection: sa.Connection) -> int:
+    """Delete interactions whose user or post is not there, and hold on to those that are."""
+    n_removed = 0
+    for column, table in (("user_id", "users"), ("post_id", "posts")):
+        connection.execute(sa.text(_HOLD.format(column=column, table=table)))
+        n_removed += connection.execute(sa.text(_REMOVE_DANGLING.format(column=column, table=table))).rowcount
+    return n_removed
 
 
 def analyze(connection: sa.Connection) -> None:
@@ -249,6 +361,10 @@ def binary_rows(columns: Sequence[_Field]) -> bytes:
 
 def _uuids(ids: Array) -> _Field:
     return _Field(ids, 16)
+
+
+def _uuid_texts(ids: Array) -> _Field:
+    return _Field(uuid_text(ids), 36)
 
 
 def _instants(us: Array) -> _Field:

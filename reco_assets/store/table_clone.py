@@ -219,13 +219,18 @@ def _build_index(connection: sa.Connection, table_id: int, index: Any, position:
     unique = "UNIQUE " if index.is_unique else ""
     definition = index.definition.partition(index.target)[2]
     with connection.begin():
-        connection.execute(sa.text(_BUILD_MEMORY), {"kilobytes": _BUILD_MEMORY_KB})
+        allow_build_memory(connection)
         # A helper does not hold the publication's advisory lock: should that be lost, the next publisher
         # may have made a table of the same name.
         run(connection, f"LOCK TABLE {NEXT} IN SHARE MODE")
         if connection.scalar(_NEXT_ID) != table_id:
             raise DatabaseBusy(f"{NEXT} was replaced by another publication. Run this one again.")
         run(connection, f"CREATE {unique}INDEX {_temporary(NEXT, position)} ON {NEXT} USING {definition}")
+
+
+def allow_build_memory(connection: sa.Connection) -> None:
+    """Let the transaction sort in at least 256 MB when it builds an index."""
+    connection.execute(sa.text(_BUILD_MEMORY), {"kilobytes": _BUILD_MEMORY_KB})
 
 
 def _make_constraint(connection: sa.Connection, index: Any, name: str) -> None:

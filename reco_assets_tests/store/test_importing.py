@@ -210,6 +210,7 @@ def test_an_interrupted_import_goes_on_after_its_last_chunk(
     engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importing_files, "CHUNK_ROWS", 10)
+    monkeypatch.setattr(importing, "_FIRST_FILLING", 10)
     path = _write(tmp_path / "a.csv", [(f"u{n}", f"p{n % 7}", "view", 1760000000 + n) for n in range(35)])
     checked = _check(path)
     loads: list[int] = []
@@ -232,6 +233,30 @@ def test_an_interrupted_import_goes_on_after_its_last_chunk(
     assert (done.resumed_after, done.skipped, done.rows.interactions) == (21, 20, 15)
     assert len(loads) == 5
     assert _scalar(engine, "SELECT to_regclass('reco_import_progress')") is None
+
+
+@pytest.mark.parametrize("first_filling", [10, 25, 1000])
+def test_rows_repeated_in_another_chunk_are_loaded_once_however_chunks_are_taken_together(
+    engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first_filling: int
+) -> None:
+    monkeypatch.setattr(importing_files, "CHUNK_ROWS", 10)
+    monkeypatch.setattr(importing, "_FIRST_FILLING", first_filling)
+    rows = [(f"u{n}", f"p{n % 7}", "view", 1760000000 + n) for n in range(35)]
+    before = _table_definition(engine)
+    done = _import(engine, _write(tmp_path / "a.csv", [*rows, *rows[5:15]]))
+    assert (done.rows.interactions, done.already_there, done.repeated) == (35, 10, 0)
+    assert _scalar(engine, "SELECT count(DISTINCT id) FROM user_interactions") == 35
+    assert _table_definition(engine) == before
+
+
+def _table_definition(engine: sa.Engine) -> list[object]:
+    queries = (
+        "SELECT indexdef FROM pg_indexes WHERE tablename = 'user_interactions' ORDER BY 1",
+        "SELECT conname, contype, convalidated, pg_get_constraintdef(oid) FROM pg_constraint "
+        "WHERE conrelid = 'user_interactions'::regclass ORDER BY 1",
+    )
+    with transaction(engine) as connection:
+        return [tuple(row) for query in queries for row in connection.execute(sa.text(query))]
 
 
 @pytest.mark.parametrize(
