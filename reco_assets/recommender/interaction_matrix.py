@@ -69,15 +69,15 @@ class InteractionMatrix:
         if max_repeats < 1:
             raise BadInput(f"max_repeats is {max_repeats}; it must be at least 1.")
         kept = log.created_at < as_of_us
-        users, posts = log.user_index[kept], log.post_index[kept]
-        types, created_at = log.interaction_type[kept], log.created_at[kept]
+        events: slice | Array = slice(None) if kept.all() else kept
+        users, posts = log.user_index[events], log.post_index[events]
+        types, created_at = log.interaction_type[events], log.created_at[events]
         type_weights = _weights_of_types(log, types, interaction_weights)
 
         n_types = max(1, len(log.interaction_types))
         pairs = users.astype(np.int64) * max(1, log.n_posts) + posts
-        triples = pairs * n_types + types
-        order = np.argsort(triples, kind="stable")
-        triples, created_at = triples[order], created_at[order]
+        triples, order = _sorted(pairs * n_types + types, max(1, log.n_users) * max(1, log.n_posts) * n_types)
+        created_at = created_at[order]
         starts = np.flatnonzero(np.diff(triples, prepend=-1))
         counts = np.diff(starts, append=len(triples))
         # Sums are taken in the order of the types' codes, so that equal histories have equal weights.
@@ -141,7 +141,7 @@ class InteractionMatrix:
 
 def _weights_of_types(log: InteractionLog, types: Array, interaction_weights: Mapping[str, float]) -> Array:
     """(n_types,) float64, after checking that every type that occurs has a positive weight."""
-    occurring = {log.interaction_types[code] for code in np.unique(types)}
+    occurring = {log.interaction_types[code] for code in np.flatnonzero(np.bincount(types))}
     unknown = sorted(occurring - set(interaction_weights))
     if unknown:
         raise BadInput(
@@ -154,6 +154,21 @@ def _weights_of_types(log: InteractionLog, types: Array, interaction_weights: Ma
                 f"The weight of {name!r} is {interaction_weights[name]}; it must be positive and finite."
             )
     return np.array([interaction_weights.get(name, 0.0) for name in log.interaction_types], dtype=np.float64)
+
+
+def _sorted(keys: Array, n_keys: int) -> tuple[Array, Array]:
+    """The keys, each in 0 … n_keys - 1, in order, and which of them is where.
+
+    Sorting numbers that carry their position is several times as fast as sorting positions. There is room
+    for both up to 2^63 keys × events: a million users, half a million posts, four types and four million
+    events.
+    """
+    bits = max(1, len(keys)).bit_length()
+    if n_keys.bit_length() + bits > 63:
+        order = np.argsort(keys, kind="stable")
+        return keys[order], order
+    carrying = np.sort(keys << bits | np.arange(len(keys)))
+    return carrying >> bits, carrying & ((1 << bits) - 1)
 
 
 def _csr(data: Array, columns: Array, indptr: Array, log: InteractionLog) -> sp.csr_array:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from reco_assets.errors import BadInput
-from reco_assets.recommender.interaction_matrix import InteractionMatrix
+from reco_assets.recommender.interaction_matrix import InteractionMatrix, _sorted
 from reco_assets_tests.recommender.examples import DAY, WEIGHTS, make_log, random_log
 
 
@@ -74,3 +74,12 @@ def test_a_saved_matrix_is_read_back(tmp_path: Path) -> None:
     for name in ("weights", "last_interaction_at"):
         assert (getattr(loaded, name) != getattr(matrix, name)).nnz == 0
         assert getattr(loaded, name).dtype == getattr(matrix, name).dtype
+
+
+def test_keys_too_large_to_carry_their_position_are_sorted_like_those_that_are_not() -> None:
+    keys = np.random.default_rng(5).integers(0, 40, 500)
+    order = np.argsort(keys, kind="stable")
+    for n_keys in (40, 2**62):
+        found_keys, found_order = _sorted(keys, n_keys)
+        assert found_keys.tolist() == keys[order].tolist()
+        assert found_order.tolist() == order.tolist()
