@@ -10,7 +10,7 @@ import csv
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
 from itertools import chain
@@ -23,6 +23,8 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from reco_assets.errors import BadInput, RecoError
+from reco_assets.store.arrow_scan import ahead
+from reco_assets.store.copy_buffer import CodedIds
 from reco_assets.store.database import run_transaction, transaction
 from reco_assets.store.importing_files import CHUNK_ROWS, SourceFile, open_source
 from reco_assets.store.importing_load import (
@@ -249,29 +251,41 @@ def load_checked(
     """
     loading = _Loading(engine, checked, options, progress)
     try:
-        loading.fill()
-        loading.go_on()
+        with closing(ahead(loading.read())) as batches:
+            loading.fill(batches)
+            loading.go_on(batches)
     except RecoError as error:
         raise type(error)(f"{error} {how_to_resume(loading.last_row)}") from error
     with transaction(engine) as connection:
         forget(connection, loading.fingerprint)
         analyze(connection)
-    return loading.result
+    return replace(loading.result, skipped=loading.n_skipped)
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """A chunk's good rows, without those that repeat another one of the chunk, up to the row `last_row`."""
+    """A chunk's good rows, without those that repeat another one of the chunk.
+
+    Attributes:
+        last_row: The number of its last row.
+        n_read: How many rows of the file have been read up to here.
+    """
 
     users: NewUsers
     posts: NewPosts
     interactions: NewInteractions
     repeated: int
     last_row: int
+    n_read: int
 
 
 class _Loading:
-    """The second pass: `fill` while the table can be filled, then `go_on`; `result` and `last_row` so far."""
+    """The second pass: `fill` while the table can be filled, then `go_on`.
+
+    Attributes:
+        result, last_row: what is committed.
+        n_skipped: good rows passed over, because an earlier run had loaded them.
+    """
 
     def __init__(
         self, engine: sa.Engine, checked: Checked, options: ImportOptions, progress: Progress | None
@@ -287,29 +301,29 @@ class _Loading:
             self._records = can_record(connection)
             self._can_fill = not self.last_row and can_fill(connection)
         self.result = Imported(resumed_after=self.last_row)
-        self._batches = self._read()
+        self.n_skipped = 0
 
-    def fill(self) -> None:
+    def fill(self, batches: Iterator[_Batch]) -> None:
         """Several chunks a transaction, which builds the indexes at its end, as long as that pays."""
         while self._can_fill:
             n_there = self.result.rows.interactions
             size = min(max(_FIRST_FILLING, n_there), _LARGEST_FILLING)
-            if n_there > _WORTH_BUILDING * size or (first := next(self._batches, None)) is None:
+            if n_there > _WORTH_BUILDING * size or (first := next(batches, None)) is None:
                 return
             done: list[tuple[_Batch, Loaded]] = []
             with (
                 transaction(self._engine) as connection,
                 filling(connection, go_on=n_there > 0) as under_way,
             ):
-                for batch in chain([first], self._batches):
+                for batch in chain([first], batches):
                     done.append((batch, self._load(connection, under_way.loader, batch)))
                     if sum(len(each.interactions.ids) for each, _ in done) >= size:
                         break
             self._count(done, under_way.n_removed)
 
-    def go_on(self) -> None:
+    def go_on(self, batches: Iterator[_Batch]) -> None:
         """A chunk a transaction; a lost connection is tried again."""
-        for batch in self._batches:
+        for batch in batches:
 
             def load(connection: sa.Connection, batch: _Batch = batch) -> Loaded:
                 return self._load(connection, BulkLoader(connection), batch)
@@ -320,6 +334,8 @@ class _Loading:
         loaded = loader.load(batch.users, batch.posts, batch.interactions)
         if self._records:
             record(connection, self.fingerprint, self._checked.source.path.name, batch.last_row)
+        if self._progress:
+            self._progress("loading", batch.n_read)
         return loaded
 
     def _count(self, done: Sequence[tuple[_Batch, Loaded]], n_removed: int) -> None:
@@ -335,8 +351,8 @@ class _Loading:
             - rows.interactions,
         )
 
-    def _read(self) -> Iterator[_Batch]:
-        """What is still to be loaded."""
+    def read(self) -> Iterator[_Batch]:
+        """What is still to be loaded; may run ahead in a thread, for it changes nothing but `n_skipped`."""
         n_read = 0
         for chunk in self._checked.source.chunks():
             good, bad, _ = judge(chunk, self._checked.rules)
@@ -344,11 +360,9 @@ class _Loading:
             if not len(good.rows):
                 continue
             if int(good.rows[-1]) <= self.result.resumed_after:
-                self.result = replace(self.result, skipped=self.result.skipped + len(good.rows))
+                self.n_skipped += len(good.rows)
                 continue
-            yield _batch(self._checked, good, self._namespace)
-            if self._progress:
-                self._progress("loading", n_read)
+            yield _batch(self._checked, good, self._namespace, n_read)
 
 
 def how_to_resume(last_row: int) -> str:
@@ -408,15 +422,14 @@ def _count(checked: Checked, good: GoodRows, bad: list[Reject], unknown: Counter
         checked.users.codes(named.take(written), good.created_at[written])
 
 
-def _batch(checked: Checked, good: GoodRows, namespace: UUID) -> _Batch:
+def _batch(checked: Checked, good: GoodRows, namespace: UUID, n_read: int) -> _Batch:
     """What a chunk asks for: its users, authors and posts, and its rows without repetitions."""
     user_codes, post_codes = checked.users.codes(good.users), checked.posts.codes(good.items)
     users, posts = checked.users.ids(user_codes), checked.posts.ids(post_codes)
     ids = interaction_ids(
         uuid5(namespace, "interaction"), users, posts, good.types, checked.rules.types, good.created_at
     )
-    _, first = np.unique(np.ascontiguousarray(ids).view("V16").reshape(-1), return_index=True)
-    first.sort()
+    first = _first_of_each(ids)
     interactions = NewInteractions(
         ids[first], users[first], posts[first], good.types[first], checked.rules.types, good.created_at[first]
     )
@@ -424,9 +437,16 @@ def _batch(checked: Checked, good: GoodRows, namespace: UUID) -> _Batch:
     distinct = np.unique(user_codes)
     user_ids = np.concatenate([checked.users.ids(distinct), extra_users])
     times = np.concatenate([checked.users.first_seen(distinct), extra_times])
-    _, once = np.unique(np.ascontiguousarray(user_ids).view("V16").reshape(-1), return_index=True)
+    once = _first_of_each(user_ids)
     new_users = NewUsers(user_ids[once], times[once])
-    return _Batch(new_users, new_posts, interactions, len(ids) - len(first), int(good.rows[-1]))
+    repeated, last_row = len(ids) - len(first), int(good.rows[-1])
+    return _Batch(new_users, new_posts, interactions, repeated, last_row, n_read)
+
+
+def _first_of_each(ids: Array) -> Array:
+    """Where each of the (n, 16) ids occurs for the first time, in order."""
+    index = CodedIds.of(ids).index  # numbered in order of appearance
+    return np.flatnonzero(np.diff(np.maximum.accumulate(index), prepend=-1))
 
 
 def _posts(
