@@ -3,6 +3,9 @@ from pathlib import Path
 import pytest
 
 from reco_assets.errors import SettingsError
+from reco_assets.parameters import CHOICES, RANGES
+from reco_assets.recommender.user_knn import UserKNNRecommender
+from reco_assets.resources.run_config import UserKNNConfig
 from reco_assets.settings import Settings, redact
 
 
@@ -30,6 +33,27 @@ def test_a_value_out_of_range_is_refused_with_name_and_range(
         Settings.load()
     assert name in str(caught.value)
     assert limit in str(caught.value)
+
+
+def test_every_parameter_of_the_estimator_has_its_default_and_its_range_in_the_settings() -> None:
+    parameters = UserKNNRecommender().get_params()
+    assert set(parameters) == {*CHOICES, *RANGES}
+    deployed = {name: value for name, value in parameters.items() if name != "n_threads"}
+    assert {name: getattr(Settings.load(), name) for name in deployed} == deployed
+    assert UserKNNConfig().parameters() == deployed
+    for name in RANGES.keys() & deployed.keys():
+        kept = {type(bound).__name__.lower(): bound for bound in Settings.model_fields[name].metadata}
+        assert {key: getattr(kept[key], key) for key in RANGES[name].bounds()} == RANGES[name].bounds()
+
+
+@pytest.mark.parametrize(
+    "name", [name.upper() for name, allowed in RANGES.items() if allowed.optional and name != "n_threads"]
+)
+def test_what_the_estimator_can_do_without_is_switched_off_by_none(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(f"RECO_{name}", "none")
+    assert getattr(Settings.load(), name.lower()) is None
 
 
 def test_interaction_weights_read_from_a_shell_spelling(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,6 +104,15 @@ def test_damage_is_named_with_what_to_do(directory: Path, damage: Any, message: 
     assert REDO in str(caught.value)
 
 
+def test_without_checksums_what_was_cut_off_is_noticed_and_what_was_altered_is_not(directory: Path) -> None:
+    _flip_a_bit(directory)
+    arrays, _ = read_artifact(directory, "thing", redo=REDO, verify=False)
+    assert (arrays["ids"] != ARRAYS["ids"]).sum() == 1
+    _truncate(directory)
+    with pytest.raises(CorruptArtifact, match="has 100 bytes instead of"):
+        read_artifact(directory, "thing", redo=REDO, verify=False)
+
+
 @pytest.mark.parametrize("short_write", [False, True])
 def test_a_full_disk_leaves_the_old_artifact_and_no_debris(
     directory: Path, monkeypatch: pytest.MonkeyPatch, short_write: bool

@@ -81,6 +81,15 @@ def test_a_loaded_model_folds_in_to_the_bit(tmp_path: Path) -> None:
             assert_folding_in_changes_nothing(loaded, matrix.weights, n=9)
 
 
+def test_equal_cosines_of_weights_in_tenths_are_ties_everywhere(tmp_path: Path) -> None:
+    """Users 1 and 2 are equally like user 0, which 0.7 · 0.1 / 0.1 in floating point denies."""
+    model = UserKNNRecommender(**PLAIN).fit(sp.csr_array(np.array([[0.7, 0.7], [0.1, 0], [1, 0]])))
+    loaded = UserKNNRecommender.load(model.save(tmp_path / "model"))
+    for each in (model, loaded):
+        assert each.kneighbors([0])[0].tolist() == [[1, 2]]
+        assert each.fold_in([0, 1], [0.7, 0.7], user_index=0).neighbors.tolist() == [1, 2]
+
+
 def test_a_fresh_history_finds_other_neighbors_than_the_fit_did() -> None:
     model = UserKNNRecommender(**PLAIN).fit(READS)
     assert model.kneighbors([2])[0].tolist() == [[0, 1]]
@@ -196,3 +205,19 @@ def test_a_fitted_model_keeps_what_a_history_needs_and_the_rows_no_longer() -> N
     assert index.row_posts is index.row_weights is index.row_indptr is None
     with pytest.raises(BadInput, match="no rows"):
         index.search(2)
+
+
+def test_a_loaded_model_reads_its_files_where_they_are_and_copies_nothing_that_grows_with_them(
+    tmp_path: Path,
+) -> None:
+    log = random_log(np.random.default_rng(2))
+    model = fit_log(UserKNNRecommender(), log, as_of_us=9 * DAY, interaction_weights=WEIGHTS)
+    loaded = UserKNNRecommender.load(model.save(tmp_path / "model"))
+    loaded.fold_in([0], [1.0])
+    mapped = [loaded.neighbors_, loaded.similarities_, loaded.votes_.indices, loaded.votes_.data]
+    mapped += [getattr(loaded.index_, name) for name in ("reader_indptr", "readers", "reader_weights")]
+    mapped += [loaded.index_._all_readers.users, loaded.index_._all_readers.weights]
+    for array in mapped:
+        while not isinstance(array, np.memmap):
+            assert array.base is not None
+            array = array.base

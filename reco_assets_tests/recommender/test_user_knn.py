@@ -10,7 +10,10 @@ import scipy.sparse as sp
 from sklearn.base import clone
 
 from reco_assets.errors import BadInput, CorruptArtifact, FitCancelled, MissingUpstream
+from reco_assets.recommender.artifact import read_artifact, write_artifact
 from reco_assets.recommender.fit_inputs import fit_log
+from reco_assets.recommender.interaction_matrix import InteractionMatrix
+from reco_assets.recommender.stored_model import KIND
 from reco_assets.recommender.user_knn import UserKNNRecommender
 from reco_assets_tests.recommender.examples import DAY, WEIGHTS, checkerboard, ids, random_log, times_like
 
@@ -170,6 +173,19 @@ def test_a_damaged_model_names_the_file(fitted: UserKNNRecommender, tmp_path: Pa
         UserKNNRecommender.load(tmp_path / "none")
 
 
+def test_arrays_of_two_models_are_refused(fitted: UserKNNRecommender, tmp_path: Path) -> None:
+    directory = fitted.save(tmp_path / "model")
+    arrays, metadata = read_artifact(directory, KIND, redo="")
+    for name in ("squared_norms", "reader_indptr", "freshness", "similarities"):
+        changed = arrays | {name: arrays[name][:-1]}
+        write_artifact(directory, KIND, changed, metadata)
+        with pytest.raises(CorruptArtifact, match=f"contradicts itself: {name} has shape"):
+            UserKNNRecommender.load(directory)
+    write_artifact(directory, KIND, arrays, metadata | {"params": {"n_neighbours": 3}})
+    with pytest.raises(CorruptArtifact, match="Unknown parameter n_neighbours"):
+        UserKNNRecommender.load(directory)
+
+
 def test_an_explanation_adds_up_to_the_listed_score(fitted: UserKNNRecommender) -> None:
     lists = fitted.recommend()
     for row in range(0, len(lists), 7):
@@ -239,6 +255,41 @@ def test_weights_that_are_not_positive_and_finite_are_refused(value: float) -> N
     matrix.data[2] = value
     with pytest.raises(BadInput, match="not positive and finite"):
         UserKNNRecommender().fit(matrix)
+
+
+def test_without_times_nothing_ages_and_everybody_is_served() -> None:
+    """Whatever the half-lives and windows: as with times that all are now."""
+    log = random_log(np.random.default_rng(4))
+    matrix = InteractionMatrix.from_log(log, 9 * DAY, interaction_weights=WEIGHTS)
+    timeless = UserKNNRecommender(
+        vote_half_life_days=None, freshness_half_life_days=None, popularity_half_life_days=None
+    ).fit(matrix.weights)
+    for inputs in (
+        {},
+        {
+            "last_interaction_at": times_like(matrix.weights, 9.0),
+            "post_created_at": np.full(log.n_posts, 9 * DAY),
+            "as_of": 9 * DAY,
+        },
+    ):
+        model = UserKNNRecommender(similarity_window_days=1.0, active_within_days=1).fit(
+            matrix.weights, **inputs
+        )
+        assert model.kneighbors()[0].tobytes() == timeless.kneighbors()[0].tobytes()
+        assert model.recommend().post_index.tobytes() == timeless.recommend().post_index.tobytes()
+        assert model.recommend().score.tobytes() == timeless.recommend().score.tobytes()
+        assert model.active_users_.tolist() == np.flatnonzero(np.diff(matrix.weights.indptr)).tolist()
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float32, np.bool_])
+def test_weights_of_any_number_type_and_indices_of_any_size_give_the_same_model(dtype: Any) -> None:
+    wide = READS.astype(dtype)
+    wide.indices, wide.indptr = wide.indices.astype(np.int64), wide.indptr.astype(np.int64)
+    model, usual = UserKNNRecommender().fit(wide), UserKNNRecommender().fit(READS)
+    assert model.similarities_.tobytes() == usual.similarities_.tobytes()
+    assert model.recommend().score.tobytes() == usual.recommend().score.tobytes()
+    # Other types would be copied for every list.
+    assert (model.votes_.indices.dtype, model.votes_.data.dtype) == (np.int32, np.float64)
 
 
 def test_as_of_may_be_a_time_with_zone() -> None:
