@@ -1,6 +1,9 @@
 """How the loops that take the time are compiled, and what they are given."""
 
+import functools
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
@@ -18,10 +21,25 @@ def compiled(function: F) -> F:
     """
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     try:
-        machine_code: F = numba.njit(cache=True, **options)(function)
+        machine_code: Any = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # no writable place for the cache, as in a read-only container
         machine_code = numba.njit(**options)(function)
-    return machine_code
+    else:
+        # numba looks at the age of the function's own file, yet what it calls from others is compiled
+        # into it: without this, code changed in another file would go on running as it was.
+        kept = machine_code._cache._cache_file
+        kept._source_stamp = (kept._source_stamp, _all_sources())
+    result: F = machine_code
+    return result
+
+
+@functools.cache
+def _all_sources() -> str:
+    """A digest of the files beside this one, whose loops call each other."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def frozen(array: Array, dtype: Any) -> Array:

@@ -81,9 +81,9 @@ def explain_score(
 
     totals = (similarities @ votes[neighbors]) * factors.freshness
     highest = float(np.max(totals, where=allowed, initial=0.0))
-    by_votes = (1.0 - blend) / highest if highest > 0 else 0.0
+    by_votes = (1.0 - blend) * (float(totals[post]) / highest) if highest > 0 else 0.0
     by_popularity = blend * float(factors.popularity[post])
-    score = by_votes * float(totals[post]) + by_popularity
+    score = by_votes + by_popularity
 
     voters = []
     for neighbor, similarity in zip(neighbors.tolist(), similarities.tolist(), strict=True):
@@ -92,7 +92,8 @@ def explain_score(
         if entry < stop and votes.indices[entry] == post and score > 0:
             vote = float(votes.data[entry])
             time = None if last_interaction_at is None else int(last_interaction_at[entry])
-            share = by_votes * freshness * similarity * vote / score
+            total = float(totals[post])
+            share = by_votes / score * (freshness * similarity * vote / total) if total > 0 else 0.0
             voters.append(Voter(neighbor, similarity, vote, time, share))
     voters.sort(key=lambda voter: (-voter.share, voter.user_index))
     return Explanation(score, True, tuple(voters), by_popularity / score if score > 0 else 0.0, freshness)

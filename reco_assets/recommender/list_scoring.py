@@ -126,20 +126,23 @@ def _recommend_to(
             posts[n_open] = post
             n_open += total > 0.0
             highest = total if total > highest else highest
-        share = (1.0 - blend) / highest if highest > 0.0 else 0.0
 
         size, floor = 0, 0.0
         if blend > 0.0:
             for post in by_popularity:
+                score = blend * popularity[post]
+                if score == 0.0:
+                    break
                 if closed[post] < row and totals[post] == 0.0:
-                    keys[size], items[size] = blend * popularity[post], post
+                    keys[size], items[size] = score, post
                     size += 1
                     if size == n:
                         floor = keys[size - 1]
                         break
         for i in range(n_open):
             post = posts[i]
-            score = share * totals[post] + blend * popularity[post]
+            # The quotient first: 1 / highest is infinite where votes have all but decayed.
+            score = (1.0 - blend) * (totals[post] / highest) + blend * popularity[post]
             totals[post] = 0.0
             if score >= floor and score > 0.0:
                 keys[size], items[size] = score, post

@@ -35,7 +35,7 @@ _FEW = 4  # with fewer additions than a tile's users / _FEW, those reached are w
 _LANES = 1024  # of a tile, for the first bound
 _BOUNDED = 1 << 14  # users that the first bound is taken from: the more, the higher and the later
 _FOUND = 1 << 17  # candidates that a thread collects before it puts them on the lists
-# Floors are rounded down by far more than rounding can move a product.
+# Floors are rounded down by far more than the few roundings between a product and its key.
 _SLACK = 1.0 - 1e-12
 
 
@@ -77,7 +77,7 @@ class Readers(NamedTuple):
     norms: Array  # float64
 
 
-class Formula(NamedTuple):
+class Query(NamedTuple):
     """What is searched for."""
 
     k: int
@@ -106,16 +106,17 @@ def empty_lists(squared_norms: Array, k: int) -> Lists:
     )
 
 
-def nothing_found() -> Found:
-    """Room for the candidates of one search of pairs."""
-    return Found(np.empty(_FOUND, dtype=np.int32), np.empty(_FOUND), np.empty(_FOUND, dtype=np.int32))
+def nothing_found(tile_users: int) -> Found:
+    """Room for the candidates of one search of pairs: at least for those of one row."""
+    room = max(_FOUND, tile_users)
+    return Found(np.empty(room, dtype=np.int32), np.empty(room), np.empty(room, dtype=np.int32))
 
 
 def workspace(tile_users: int, k: int) -> Workspace:
     """For one thread."""
     return Workspace(
         np.zeros(tile_users),
-        np.empty(tile_users // min(_SPAN, _FEW) + 1, dtype=np.int64),
+        np.empty(tile_users // min(_SPAN, _FEW) + 1, dtype=np.int64),  # spans, or the few reached
         np.empty(_LANES),
         np.empty(room_for(k)),
     )
@@ -125,8 +126,8 @@ def workspace(tile_users: int, k: int) -> Workspace:
 def _key(dot: float, norm: float, other_norm: float, other_squared_norm: float, shrinkage: float) -> float:
     """What a user's neighbours are ranked by: dot² / ‖other‖², which orders like the cosine.
 
-    With whole-number weights both are exact and the quotient is rounded once, so equal cosines give
-    equal keys; a square root per vector would not.
+    With whole-number weights and dots below 2^26.5 both are exact and the quotient is rounded once, so
+    equal cosines give equal keys; a square root per vector would not.
     """
     return dot / (norm * other_norm + shrinkage) if shrinkage > 0.0 else dot * dot / other_squared_norm
 
@@ -138,14 +139,14 @@ def _similarity(key: float, squared_norm: float, shrinkage: float) -> float:
 
 
 @compiled
-def _thin_out(row: int, lists: Any, formula: Any, scratch: Array) -> None:
+def _thin_out(row: int, lists: Any, query: Any, scratch: Array) -> None:
     """Leave the best k on a list that has more, and raise its floor."""
     size = lists.sizes[row]
-    if size > formula.k:
+    if size > query.k:
         keys, users = lists.keys[row, :size], lists.users[row, :size]
-        limit = keep_best(keys, users, formula.k, scratch)
-        lists.sizes[row] = formula.k
-        lists.floors[row] = _SLACK * _similarity(limit, lists.squared_norms[row], formula.shrinkage)
+        limit = keep_best(keys, users, query.k, scratch)
+        lists.sizes[row] = query.k
+        lists.floors[row] = _SLACK * _similarity(limit, lists.squared_norms[row], query.shrinkage)
 
 
 @compiled
@@ -174,22 +175,22 @@ def _add_products(rows: Any, row: int, readers: Any, min_overlap: int, dots: Arr
 
 
 @compiled
-def _kth_at_least(dots: Array, norm: float, norms: Array, formula: Any, lanes: Array) -> float:
+def _kth_at_least(dots: Array, norm: float, norms: Array, query: Any, lanes: Array) -> float:
     """A bound that at least k of the similarities reach; 0 when there may be fewer.
 
     Lane g holds the values g, g + len(lanes), …, so that maxima are taken side by side, and written
     as a choice because `max` minds NaN, which keeps the compiler from doing so. The k-th largest of
     the lanes' maxima is at most the k-th largest of all values.
     """
-    if len(lanes) <= formula.k:
+    if len(lanes) <= query.k:
         return 0.0
     lanes[:] = 0.0
     for start in range(0, len(dots), len(lanes)):
         block, others = dots[start : start + len(lanes)], norms[start : start + len(lanes)]
         for lane in range(len(block)):
-            value = block[lane] / (norm * others[lane] + formula.shrinkage)
+            value = block[lane] / (norm * others[lane] + query.shrinkage)
             lanes[lane] = value if value > lanes[lane] else lanes[lane]
-    return kth_largest(lanes, formula.k)
+    return kth_largest(lanes, query.k)
 
 
 @compiled
@@ -246,14 +247,14 @@ def _find_reached(rows: Any, row: int, readers: Any, spans: Array) -> int:
 
 @compiled
 def search_tile(
-    rows: Any, first_user: int, readers: Any, first_reader: int, formula: Any, lists: Any, space: Any
+    rows: Any, first_user: int, readers: Any, first_reader: int, query: Any, lists: Any, space: Any
 ) -> None:
     """Offer a tile's users to the lists of a block's rows; row r is user first_user + r, or nobody."""
-    norms, squared_norms, shrinkage = readers.norms, readers.squared_norms, formula.shrinkage
+    norms, squared_norms, shrinkage = readers.norms, readers.squared_norms, query.shrinkage
     n_readers, room = len(norms), lists.keys.shape[1]
     dots, spans = space.dots[:n_readers], space.spans
     for row in range(len(rows.norms)):
-        added = _add_products(rows, row, readers, formula.min_overlap, dots)
+        added = _add_products(rows, row, readers, query.min_overlap, dots)
         if added == 0:
             continue
         itself = first_user + row - first_reader
@@ -261,12 +262,13 @@ def search_tile(
             dots[itself] = 0.0
         norm, size = rows.norms[row], lists.sizes[row]
         if size == 0 and added > len(space.lanes):
-            bound = _kth_at_least(dots[:_BOUNDED], norm, norms, formula, space.lanes)
+            bound = _kth_at_least(dots[:_BOUNDED], norm, norms, query, space.lanes)
             lists.floors[row] = _SLACK * bound
         floor = lists.floors[row]
         keys, users = lists.keys[row], lists.users[row]
-        width = _SPAN if added > n_readers // _FEW else 1
-        if width > 1:
+        dense = added > n_readers // _FEW
+        width = _SPAN if dense else 1
+        if dense:
             n_spans = _find_spans_one_way(dots, norm, norms, floor, shrinkage, spans)
         else:
             n_spans = _find_reached(rows, row, readers, spans)
@@ -280,10 +282,10 @@ def search_tile(
                     size += 1
                     if size == room:
                         lists.sizes[row] = size
-                        _thin_out(row, lists, formula, space.scratch)
-                        size, floor = formula.k, lists.floors[row]
+                        _thin_out(row, lists, query, space.scratch)
+                        size, floor = query.k, lists.floors[row]
         lists.sizes[row] = size
-        if width > 1:
+        if dense:
             dots[:] = 0.0
 
 
@@ -294,7 +296,7 @@ def search_pairs(
     first_user: int,
     readers: Any,
     first_reader: int,
-    formula: Any,
+    query: Any,
     floors: Array,
     reader_floors: Array,
     found: Any,
@@ -308,7 +310,7 @@ def search_pairs(
 
     Returns the row to go on with once the candidates are on the lists, and how many there are.
     """
-    norms, squared_norms, shrinkage = readers.norms, readers.squared_norms, formula.shrinkage
+    norms, squared_norms, shrinkage = readers.norms, readers.squared_norms, query.shrinkage
     n_readers, room = len(norms), len(found.rows)
     dots, spans = space.dots[:n_readers], space.spans
     own_rows, own_keys, own_users = found.rows, found.keys, found.users
@@ -319,12 +321,13 @@ def search_pairs(
     )
     n_found = n_for_readers = 0
     while row < len(rows.norms) and max(n_found, n_for_readers) + n_readers <= room:
-        added = _add_products(rows, row, readers, formula.min_overlap, dots)
+        added = _add_products(rows, row, readers, query.min_overlap, dots)
         if added > 0:
             norm, floor = rows.norms[row], floors[row]
             squared_norm = rows.squared_norms[row]
-            width = _SPAN if added > n_readers // _FEW else 1
-            if width > 1:
+            dense = added > n_readers // _FEW
+            width = _SPAN if dense else 1
+            if dense:
                 n_spans = _find_spans(dots, norm, norms, floor, reader_floors, shrinkage, spans)
             else:
                 n_spans = _find_reached(rows, row, readers, spans)
@@ -340,14 +343,14 @@ def search_pairs(
                         their_rows[n_for_readers], their_users[n_for_readers] = v, first_user + row
                         their_keys[n_for_readers] = _key(dot, norms[v], norm, squared_norm, shrinkage)
                         n_for_readers += 1
-            if width > 1:
+            if dense:
                 dots[:] = 0.0
         row += 1
     return row, n_found, n_for_readers
 
 
 @compiled
-def put_on_lists(found: Any, n_found: int, lists: Any, formula: Any, scratch: Array) -> None:
+def put_on_lists(found: Any, n_found: int, lists: Any, query: Any, scratch: Array) -> None:
     """Put candidates on their lists."""
     keys, users, sizes, room = lists.keys, lists.users, lists.sizes, lists.keys.shape[1]
     found_rows, found_keys, found_users = found.rows, found.keys, found.users
@@ -357,18 +360,18 @@ def put_on_lists(found: Any, n_found: int, lists: Any, formula: Any, scratch: Ar
         keys[row, size], users[row, size] = found_keys[i], found_users[i]
         sizes[row] = size + 1
         if size + 1 == room:
-            _thin_out(row, lists, formula, scratch)
+            _thin_out(row, lists, query, scratch)
 
 
 @compiled
-def thin_out_all(lists: Any, formula: Any, scratch: Array) -> None:
+def thin_out_all(lists: Any, query: Any, scratch: Array) -> None:
     """Leave at most k on every list."""
     for row in range(len(lists.sizes)):
-        _thin_out(row, lists, formula, scratch)
+        _thin_out(row, lists, query, scratch)
 
 
 @compiled
-def write_out(lists: Any, formula: Any, out_users: Array, out_similarities: Array) -> None:
+def write_out(lists: Any, query: Any, out_users: Array, out_similarities: Array) -> None:
     """Sort the lists and write users and similarities, -1 and 0 after the last."""
     for row in range(len(lists.sizes)):
         size = lists.sizes[row]
@@ -378,7 +381,5 @@ def write_out(lists: Any, formula: Any, out_users: Array, out_similarities: Arra
             known = rank < size
             out_users[row, rank] = users[rank] if known else -1
             out_similarities[row, rank] = (
-                min(1.0, _similarity(keys[rank], lists.squared_norms[row], formula.shrinkage))
-                if known
-                else 0.0
+                _similarity(keys[rank], lists.squared_norms[row], query.shrinkage) if known else 0.0
             )

@@ -18,8 +18,8 @@ import scipy.sparse as sp
 from reco_assets.errors import BadInput
 from reco_assets.recommender.compiled import frozen
 from reco_assets.recommender.neighbor_kernel import (
-    Formula,
     Lists,
+    Query,
     Readers,
     Rows,
     Workspace,
@@ -44,6 +44,9 @@ LIST_BYTES = 1 << 29
 """Memory for unfinished lists. Beyond it, blocks of users are finished one group after the other."""
 
 _MOST_ENTRIES = 1 << 32
+_THREAD = threading.local()
+# Ranking squares dot products, which are sums of squares: fourth powers, which float64 must hold.
+_LEAST_WEIGHT, _MOST_WEIGHT = 1e-70, 1e70
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +54,10 @@ class NeighborIndex:
     """Users' weighted rows, arranged for the search of similar users.
 
     Similarity(u, v) = u·v / (‖u‖‖v‖ + shrinkage), computed in float64. With weights that are whole
-    numbers and no shrinkage the order is exact, ties included; otherwise similarities that differ by
-    less than about 1e-14 of their value may rank either way, but always the same way. Equal ones rank
-    by the lower index. Who shares no post (or fewer than `min_overlap`) is no neighbour.
+    numbers, dot products below 2^26.5 ≈ 9e7 and no shrinkage, equal cosines tie exactly; otherwise
+    similarities that differ by less than about 1e-16 of their value for each shared post may rank
+    either way, but always the same way. Equal ones rank by the lower index. Who shares no post (or
+    fewer than `min_overlap`) is no neighbour.
 
     Attributes:
         reader_indptr: (n_tiles, n_posts + 1) uint32: where a tile's readers of each post are in …
@@ -79,12 +83,13 @@ class NeighborIndex:
         """Arrange the rows.
 
         Args:
-            weights: (n_users, n_posts) CSR with sorted indices, positive, fewer than 2³² entries.
+            weights: (n_users, n_posts) CSR with sorted indices, none twice, fewer than 2³² entries, from
+                1e-70 to 1e70. The index refers to its arrays.
             tile_users: None: what makes `search` fast; `n_users` makes `search_one` fast, because one
                 row finds all readers of a post in one place. Does not change any result.
 
         Raises:
-            BadInput: too many entries, or tiles of nobody.
+            BadInput: too many entries, weights out of range, or tiles of nobody.
         """
         if tile_users is not None and tile_users < 1:
             raise BadInput(f"tile_users is {tile_users}; it must be at least 1.")
@@ -94,9 +99,10 @@ class NeighborIndex:
                 "Take a shorter window."
             )
         n_users, n_posts = weights.shape
-        tile = tile_users or _tile_users(n_users, n_posts, weights.nnz)
+        tile = min(tile_users or _tile_users(n_users, n_posts, weights.nnz), max(1, n_users))
         n_tiles = max(1, -(-n_users // tile))
         values = np.asarray(weights.data, dtype=np.float64)
+        _check_range(values)
         indptr = np.zeros((n_tiles, n_posts + 1), dtype=np.uint32)
         readers = np.empty(weights.nnz, dtype=np.uint16 if tile <= 1 << 16 else np.uint32)
         reader_weights = np.empty(weights.nnz)
@@ -146,7 +152,7 @@ class NeighborIndex:
             shrinkage: damps similarities of short rows; 0 for the cosine.
             min_overlap: posts two users must share.
             n_threads: None: the cores this process may use.
-            list_bytes: memory for unfinished lists; less of it costs time, not quality.
+            list_bytes: memory for unfinished lists, of one block at least; less costs time, not quality.
             progress: called with (users done, all users) from the calling thread.
             should_stop: asked now and then; true ends the work.
 
@@ -157,12 +163,12 @@ class NeighborIndex:
         Raises:
             FitCancelled: `should_stop` said so.
         """
-        formula = Formula(n_neighbors, float(shrinkage), min_overlap)
+        query = _query(n_neighbors, shrinkage, min_overlap)
         neighbors = np.empty((self.n_users, n_neighbors), dtype=np.int32)
         similarities = np.empty((self.n_users, n_neighbors), dtype=np.float32)
         for group in self._groups(n_neighbors, list_bytes):
             users = slice(group.start * self.tile_users, group.stop * self.tile_users)
-            search = _GroupSearch(self, formula, group)
+            search = _GroupSearch(self, query, group)
             run_tasks(
                 search.run,
                 *search.tasks(),
@@ -200,9 +206,20 @@ class NeighborIndex:
 
         Returns:
             (n_neighbors,) int32 users and float32 similarities, as in `search`.
+
+        Raises:
+            BadInput: posts that the index does not have, or weights out of range.
         """
-        formula = Formula(n_neighbors, float(shrinkage), min_overlap)
+        n_posts = self.reader_indptr.shape[1] - 1
+        posts = np.asarray(posts)
+        if len(posts) != len(weights) or (len(posts) and not (posts[0] >= 0 and posts[-1] < n_posts)):
+            raise BadInput(
+                f"posts and weights must be equally many, and posts from 0 to {n_posts - 1}, ascending; "
+                f"there are {len(posts)} and {len(weights)}."
+            )
+        query = _query(n_neighbors, shrinkage, min_overlap)
         values = frozen(weights, np.float64)
+        _check_range(values)
         squared_norms = _sums_of_squares(values, np.array([0, len(values)]))
         rows = Rows(
             frozen(np.array([0, len(posts)]), np.int64),
@@ -211,25 +228,14 @@ class NeighborIndex:
             frozen(squared_norms, np.float64),
             frozen(np.sqrt(squared_norms), np.float64),
         )
-        lists, space = empty_lists(squared_norms, n_neighbors), self._space_for_one(n_neighbors)
+        lists, space = empty_lists(squared_norms, n_neighbors), _space_for_one(self.tile_users, n_neighbors)
         for t in range(self._n_tiles):
-            search_tile(rows, exclude, self._readers_of(t), self._tile(t).start, formula, lists, space)
+            search_tile(rows, exclude, self._readers_of(t), self._tile(t).start, query, lists, space)
         neighbors = np.empty((1, n_neighbors), dtype=np.int32)
         similarities = np.empty((1, n_neighbors), dtype=np.float32)
-        thin_out_all(lists, formula, space.scratch)
-        write_out(lists, formula, neighbors, similarities)
+        thin_out_all(lists, query, space.scratch)
+        write_out(lists, query, neighbors, similarities)
         return neighbors[0], similarities[0]
-
-    def _space_for_one(self, n_neighbors: int) -> Workspace:
-        """Each thread's own, kept: clearing it anew would take longer than many a search."""
-        space: Workspace | None = getattr(self._spaces, "space", None)
-        if space is None or len(space.scratch) != room_for(n_neighbors):
-            space = self._spaces.space = workspace(self.tile_users, n_neighbors)
-        return space
-
-    @cached_property
-    def _spaces(self) -> threading.local:
-        return threading.local()
 
     @cached_property
     def _norms(self) -> Array:
@@ -293,11 +299,11 @@ class NeighborIndex:
 class _GroupSearch:
     """The search for a group of blocks, whose lists are unfinished together."""
 
-    def __init__(self, index: NeighborIndex, formula: Formula, group: range) -> None:
-        self._index, self._formula, self._group = index, formula, group
+    def __init__(self, index: NeighborIndex, query: Query, group: range) -> None:
+        self._index, self._query, self._group = index, query, group
         self._first_user = group.start * index.tile_users
         stop = index._tile(group.stop - 1).stop
-        self._lists = empty_lists(index.squared_norms[self._first_user : stop], formula.k)
+        self._lists = empty_lists(index.squared_norms[self._first_user : stop], query.k)
         self._locks = {block: threading.Lock() for block in group}
 
     def tasks(self) -> tuple[list[tuple[int, int]], list[float]]:
@@ -314,39 +320,37 @@ class _GroupSearch:
 
     def run(self, task: tuple[int, int]) -> None:
         block, tile = task
-        index, formula = self._index, self._formula
+        index, query = self._index, self._query
         rows, readers = index._rows_of(block), index._readers_of(tile)
         first_user, first_reader = index._tile(block).start, index._tile(tile).start
-        lists, space = self._lists_of(block), workspace(index.tile_users, formula.k)
+        lists, space = self._lists_of(block), workspace(index.tile_users, query.k)
         if block == tile:
             with self._locks[block]:
-                search_tile(rows, first_user, readers, first_reader, formula, lists, space)
-                thin_out_all(lists, formula, space.scratch)
+                search_tile(rows, first_user, readers, first_reader, query, lists, space)
+                thin_out_all(lists, query, space.scratch)
             return
         both_ways = tile in self._locks
         reader_floors = self._lists_of(tile).floors if both_ways else np.full(len(readers.norms), np.inf)
-        found, found_for_readers = nothing_found(), nothing_found()
+        found, found_for_readers = nothing_found(index.tile_users), nothing_found(index.tile_users)
         row = 0
         while row < len(rows.norms):
             row, n_found, n_for_readers = search_pairs(
-                *(row, rows, first_user, readers, first_reader, formula),
+                *(row, rows, first_user, readers, first_reader, query),
                 *(lists.floors, reader_floors, found, found_for_readers, space),
             )
             with self._locks[block]:
-                put_on_lists(found, n_found, lists, formula, space.scratch)
+                put_on_lists(found, n_found, lists, query, space.scratch)
             if both_ways:
                 with self._locks[tile]:
-                    put_on_lists(
-                        found_for_readers, n_for_readers, self._lists_of(tile), formula, space.scratch
-                    )
+                    put_on_lists(found_for_readers, n_for_readers, self._lists_of(tile), query, space.scratch)
 
     def finish(self, neighbors: Array, similarities: Array, n_threads: int | None) -> None:
         """Write the finished lists to the group's part of the result."""
 
         def write(block: int) -> None:
             lists, users = self._lists_of(block), self._users_of(block)
-            thin_out_all(lists, self._formula, np.empty(lists.keys.shape[1]))
-            write_out(lists, self._formula, neighbors[users], similarities[users])
+            thin_out_all(lists, self._query, np.empty(lists.keys.shape[1]))
+            write_out(lists, self._query, neighbors[users], similarities[users])
 
         blocks = list(self._group)
         run_tasks(write, blocks, [1.0] * len(blocks), 0, n_threads=n_threads, progress=None, should_stop=None)
@@ -366,6 +370,29 @@ def _tile_users(n_users: int, n_posts: int, n_entries: int) -> int:
     while n_users * n_posts > 2 * n_entries * tile and tile < 1 << 15:
         tile *= 2
     return tile
+
+
+def _space_for_one(tile_users: int, n_neighbors: int) -> Workspace:
+    """Each thread's own, kept: clearing it anew would take longer than many a search."""
+    space: Workspace | None = getattr(_THREAD, "space", None)
+    if space is None or (len(space.dots), len(space.scratch)) != (tile_users, room_for(n_neighbors)):
+        space = _THREAD.space = workspace(tile_users, n_neighbors)
+    return space
+
+
+def _query(n_neighbors: int, shrinkage: float, min_overlap: int) -> Query:
+    if n_neighbors < 1:
+        raise BadInput(f"n_neighbors is {n_neighbors}; it must be at least 1.")
+    return Query(n_neighbors, float(shrinkage), min_overlap)
+
+
+def _check_range(weights: Array) -> None:
+    # Written so that NaN is out of range too.
+    if len(weights) and not (weights.min() >= _LEAST_WEIGHT and weights.max() <= _MOST_WEIGHT):
+        raise BadInput(
+            f"weights holds a value outside {_LEAST_WEIGHT:g} … {_MOST_WEIGHT:g}, whose fourth power float64 "
+            "cannot hold; multiply all weights by one factor, and drop those that are not positive."
+        )
 
 
 def _sums_of_squares(values: Array, indptr: Array) -> Array:

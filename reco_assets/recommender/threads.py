@@ -61,6 +61,7 @@ def run_tasks(
     by_these = (n_users if done_after is None else done_after) - done_before
     stopping = threading.Event()
     done: list[float] = []
+    summed, cost_done = 0, 0.0
 
     def take_tasks() -> None:
         while not stopping.is_set():
@@ -72,8 +73,10 @@ def run_tasks(
             done.append(cost)
 
     def report() -> None:
+        nonlocal summed, cost_done
         finished = len(done)
-        share = 1.0 if finished == len(tasks) else sum(done[:finished]) / whole
+        cost_done, summed = cost_done + sum(done[summed:finished]), finished
+        share = 1.0 if finished == len(tasks) else cost_done / whole
         users = done_before + int(by_these * share)
         if progress is not None:
             progress(users, n_users)

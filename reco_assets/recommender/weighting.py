@@ -161,7 +161,7 @@ def tenths(weights: Array) -> Array:
     """
     scaled = weights * 10.0
     whole = np.rint(scaled)
-    return np.where(np.abs(scaled - whole) < _TENTHS_TOLERANCE, whole, scaled)
+    return np.where((np.abs(scaled - whole) < _TENTHS_TOLERANCE) & (whole > 0), whole, scaled)
 
 
 def all_in_tenths(weights: Array) -> bool:

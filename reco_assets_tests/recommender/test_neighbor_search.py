@@ -1,4 +1,8 @@
+import copy
+import threading
+import time
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from reco_assets.errors import BadInput, FitCancelled
+from reco_assets.recommender import neighbor_search
 from reco_assets.recommender.neighbor_search import NeighborIndex
+from reco_assets.recommender.selection import room_for
 
 dense_counts = st.tuples(st.integers(1, 40), st.integers(1, 9)).flatmap(
     lambda shape: arrays(np.int64, shape, elements=st.sampled_from([0, 0, 0, 1, 1, 2, 7]))
@@ -156,6 +162,70 @@ def test_one_row_of_nobody_in_the_index_may_find_everybody() -> None:
     np.testing.assert_allclose(similarities, [0.8, 0.6, 0, 0], rtol=1e-6)
 
 
+def test_one_thread_may_ask_for_few_neighbors_and_then_for_many() -> None:
+    index = NeighborIndex.build(sp.csr_array(np.ones((700, 1))), tile_users=700)
+    for k in (1, 600, 2):
+        users, _ = index.search_one(np.array([0]), np.array([1.0]), k)
+        assert users.tolist() == list(range(k))
+        assert len(neighbor_search._THREAD.space.scratch) == room_for(k)
+
+
+def test_only_one_thread_at_a_time_changes_the_lists_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside: set[int] = set()
+    entered, put = threading.Lock(), neighbor_search.put_on_lists
+
+    def watched(found: Any, n_found: int, lists: Any, query: Any, scratch: Any) -> None:
+        block = lists.sizes.ctypes.data
+        with entered:
+            assert block not in inside
+            inside.add(block)
+        time.sleep(0.002)
+        put(found, n_found, lists, query, scratch)
+        with entered:
+            inside.remove(block)
+
+    monkeypatch.setattr(neighbor_search, "put_on_lists", watched)
+    NeighborIndex.build(sp.csr_array(np.ones((60, 2))), tile_users=10).search(3, n_threads=6)
+
+
+@pytest.mark.parametrize("weight", [1e-170, 1e-71, 1e71, np.inf, np.nan, 0.0, -1.0])
+def test_weights_whose_fourth_power_cannot_be_held_are_refused(weight: float) -> None:
+    dense = np.full((4, 1), 0.5)
+    weights = sp.csr_array(dense)
+    weights.data[2] = weight
+    with pytest.raises(BadInput, match="outside 1e-70 … 1e\\+70"):
+        NeighborIndex.build(weights)
+    with pytest.raises(BadInput, match="outside 1e-70"):
+        NeighborIndex.build(sp.csr_array(dense)).search_one(np.array([0]), np.array([weight]), 1)
+
+
+@pytest.mark.parametrize("posts", [[-1], [3], [2**32], [0, 1]])
+def test_one_row_of_posts_that_are_not_there_is_refused(posts: list[int]) -> None:
+    index = NeighborIndex.build(sp.csr_array(np.eye(3)))
+    with pytest.raises(BadInput, match="posts from 0 to 2, ascending"):
+        index.search_one(np.array(posts), np.array([1.0]), 1)
+
+
+def test_no_neighbors_are_not_a_question() -> None:
+    index = NeighborIndex.build(sp.csr_array(np.eye(3)))
+    with pytest.raises(BadInput, match="n_neighbors is 0; it must be at least 1"):
+        index.search(0)
+
+
+def test_an_index_that_has_answered_can_be_copied() -> None:
+    index = NeighborIndex.build(sp.csr_array(np.eye(3)))
+    index.search_one(np.array([0]), np.array([1.0]), 1)
+    assert copy.deepcopy(index).search(1)[0].tolist() == [[-1], [-1], [-1]]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int64])
+def test_other_types_of_weights_give_the_same_neighbors(dtype: type) -> None:
+    dense = np.random.default_rng(4).choice([0, 0, 1, 2, 5], (50, 12))
+    expected = NeighborIndex.build(sp.csr_array(dense.astype(np.float64))).search(5)
+    found = NeighborIndex.build(sp.csr_array(dense.astype(dtype))).search(5)
+    np.testing.assert_array_equal(found[0], expected[0])
+
+
 def test_progress_rises_to_the_number_of_users() -> None:
     seen: list[tuple[int, int]] = []
     index = NeighborIndex.build(sp.csr_array(np.ones((100, 4))), tile_users=10)
@@ -167,7 +237,7 @@ def test_progress_rises_to_the_number_of_users() -> None:
 
 def test_a_stopped_search_raises_and_says_how_far_it_got() -> None:
     with pytest.raises(FitCancelled, match=r"of 100 users"):
-        NeighborIndex.build(sp.csr_array(np.eye(100))).search(3, should_stop=lambda: True)
+        NeighborIndex.build(sp.csr_array(np.ones((100, 2))), tile_users=5).search(3, should_stop=lambda: True)
 
 
 def test_an_error_in_the_progress_callback_reaches_the_caller() -> None:

@@ -1,12 +1,7 @@
-from typing import Any
-
-import numba
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reco_assets.recommender.compiled import compiled
 from reco_assets.recommender.selection import keep_best, kth_largest, room_for, sort_best_first
 
 few_values = st.lists(
@@ -37,20 +32,3 @@ def test_the_best_are_kept_and_equal_keys_by_the_lower_item(values: list[float],
 def test_lists_have_room_for_more_than_they_keep() -> None:
     assert room_for(1) == 33
     assert room_for(200) == 300
-
-
-def test_loops_compile_where_no_cache_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    njit = numba.njit
-
-    def no_cache(**options: Any) -> Any:
-        if options.get("cache"):
-            raise RuntimeError("cannot cache function: no locator available for file")
-        return njit(**options)
-
-    monkeypatch.setattr(numba, "njit", no_cache)
-
-    @compiled
-    def double(x: int) -> int:
-        return 2 * x
-
-    assert double(4) == 8
