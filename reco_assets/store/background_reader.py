@@ -1,4 +1,4 @@
-"""What a publication has to read, read on a connection of its own while its rows are being loaded."""
+"""What a publication has to read, read on connections of their own while its rows are being loaded."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from reco_assets.errors import DatabaseBusy
 from reco_assets.store.arrow_scan import arrow_batches, arrow_cursor, id_bytes, ids_as_arrow, plain_ids
 from reco_assets.store.binary_copy import uuid_text
+from reco_assets.store.copy_buffer import RecommendationRows
 from reco_assets.store.database import translated
 from reco_assets.store.eligibility import numbers
 from reco_assets.store.schema import IdType
@@ -41,7 +42,7 @@ _LOCK_ATTEMPTS = 12
 
 
 class BackgroundReader:
-    """Reads in a thread: first who has a list now, then all interactions.
+    """Reads in threads: all interactions, and who has a list now.
 
     Its methods wait for what they return.
 
@@ -49,21 +50,21 @@ class BackgroundReader:
         DatabaseUnreachable, DatabaseBusy: see `database.translated`; so do the methods.
     """
 
-    def __init__(
-        self, uri: str, engine: sa.Engine, screening: Screening, id_type: IdType, moment: datetime
-    ) -> None:
+    def __init__(self, uri: str, engine: sa.Engine, rows: RecommendationRows, id_type: IdType) -> None:
         self._uri = uri
         self._engine = engine
-        self._screening = screening
+        self._rows = rows
         self._id_type = id_type
         self._stop = Event()
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="background-reader")
-        self._old_lists: Future[NDArray[np.uint8]] = self._pool.submit(self._read_old_lists, moment)
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="background-reader")
         self._seen: Future[tuple[PairFinder, NDArray[np.int64]]] = self._pool.submit(self._read_seen)
 
-    def users_on_old_lists(self) -> "NDArray[np.uint8]":
-        """(m, 16) or (m, 36) uint8, as the database has them: users with a list but without a new row."""
-        return self._old_lists.result()
+    def look_for_old_lists(self, screening: Screening, moment: datetime) -> "Future[NDArray[np.uint8]]":
+        """Users with a list that expires after `moment`, but without a row that is sent.
+
+        (m, 16) or (m, 36) uint8, as the database has them.
+        """
+        return self._pool.submit(self._read_old_lists, screening, moment)
 
     def seen(self, connection: sa.Connection, since: datetime) -> "NDArray[np.int64]":
         """(m,) int64, sorted keys of the new rows whose user has seen the post.
@@ -79,16 +80,16 @@ class BackgroundReader:
         return np.unique(np.concatenate([keys, late_keys[is_in_sorted(late_keys, finder.keys)]]))
 
     def close(self) -> None:
-        """Break off what is not done and wait for the thread."""
+        """Break off what is not done and wait for the threads."""
         self._stop.set()
         self._pool.shutdown(cancel_futures=True)
 
-    def _read_old_lists(self, moment: datetime) -> "NDArray[np.uint8]":
+    def _read_old_lists(self, screening: Screening, moment: datetime) -> "NDArray[np.uint8]":
         import numpy as np
         import pyarrow.compute as pc
         from psycopg import sql
 
-        known = self._screening.users_sent()
+        known = screening.users_sent()
         known = uuid_text(known) if self._id_type == "text" else known
         query = sql.SQL(_WITH_A_LIST).format(sql.Literal(moment)).as_string(None)
         have_new = ids_as_arrow(known, self._id_type)
@@ -103,7 +104,7 @@ class BackgroundReader:
     def _read_seen(self) -> "tuple[PairFinder, NDArray[np.int64]]":
         import numpy as np
 
-        finder = PairFinder(self._screening.rows, self._id_type)
+        finder = PairFinder(self._rows, self._id_type)
         found = self._scan(
             _INTERACTIONS,
             "The scan of user_interactions",
@@ -131,10 +132,10 @@ class BackgroundReader:
 
 @contextmanager
 def background_reader(
-    connection: sa.Connection, screening: Screening, id_type: IdType, moment: datetime
+    connection: sa.Connection, rows: RecommendationRows, id_type: IdType
 ) -> Iterator[BackgroundReader]:
     """Start reading beside what `connection` does, from the same database; ended with the block."""
-    reader = BackgroundReader(_uri(connection), connection.engine, screening, id_type, moment)
+    reader = BackgroundReader(_uri(connection), connection.engine, rows, id_type)
     try:
         yield reader
     finally:

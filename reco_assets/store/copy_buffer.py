@@ -177,8 +177,8 @@ def copy_chunks(
         part = chunk[: stop - start]
         if "id" in columns:
             part["id"] = rising_uuids(start, stop, n_rows)
-        part["user_id"] = users[rows.users.index[these]]
-        part["post_id"] = posts[rows.posts.index[these]]
+        part["user_id"] = np.take(users, rows.users.index[these], axis=0)
+        part["post_id"] = np.take(posts, rows.posts.index[these], axis=0)
         part["score"] = rows.scores[these]
         yield part.tobytes()
     yield TRAILER

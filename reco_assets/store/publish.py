@@ -6,8 +6,9 @@ dies at any instant leaves the old generation live; the next one clears its debr
 
 What a publication decides runs on one connection, which holds a session advisory lock: losing the
 connection loses the lock and the work together, so two publishers never build at once. (A pooler in
-transaction mode breaks session locks; publish through a direct connection.) Two more connections only
-help: one reads the interactions while the rows are loaded, one builds indexes of this very table.
+transaction mode breaks session locks; publish through a direct connection.) Other connections only
+help: two read, the interactions for one, while the rows are loaded, and two build indexes of this very
+table.
 
 What may go live is asked twice: before the rows are sent, so that they are sent without those that may
 not, and again under the foreign keys, where only what has changed in between is deleted. An
@@ -200,17 +201,18 @@ class _Job:
         )
 
     def _build_and_swap(self, connection: sa.Connection, live: Generation | None) -> Publication:
-        generation_id = self.shared.generation_id
+        generation_id, moment = self.shared.generation_id, self.shared.generated_at
         with connection.begin():
             id_type = id_type_of(connection)
-            eligibility.note_ids(connection, self.rows, id_type)
             began = connection.scalar(_CLOCK)
-            screening = Screening(self.rows, eligibility.standing(connection))
-        moment = self.shared.generated_at
-        with background_reader(connection, screening, id_type, moment) as reader:
+        with background_reader(connection, self.rows, id_type) as reader:
+            with connection.begin():
+                eligibility.note_ids(connection, self.rows, id_type)
+                screening = Screening(self.rows, eligibility.standing(connection))
+            old = reader.look_for_old_lists(screening, moment)
             with connection.begin():
                 self._load(connection, screening.kept, id_type)
-                old_lists.carry_over(connection, moment, reader.users_on_old_lists(), id_type)
+                old_lists.carry_over(connection, moment, old.result(), id_type)
             self.on_stage("copied")
             index_names = self._build_indexes(connection)
             self.on_stage("indexed")
@@ -254,7 +256,7 @@ class _Job:
 
     def _build_indexes(self, connection: sa.Connection) -> list[str]:
         with ExitStack() as stack:
-            helpers = [stack.enter_context(each) for each in _spare_connections(connection.engine, 1)]
+            helpers = [stack.enter_context(each) for each in _spare_connections(connection.engine, 2)]
             try:
                 return table_clone.build_indexes(connection, helpers)
             except Exception as error:
@@ -268,7 +270,7 @@ class _Job:
         self, connection: sa.Connection, screening: Screening, reader: BackgroundReader, began: datetime
     ) -> dict[str, Any]:
         """Delete what may not go live by now; in the caller's transaction, which may be repeated."""
-        table_clone.run(connection, f"ANALYZE {NEXT}")
+        table_clone.analyze(connection)
         outcome = screening.again(eligibility.standing(connection), reader.seen(connection, began - LATE))
         eligibility.drop(connection, outcome.drops)
         old_lists.carry_over_emptied(connection, self.shared.generated_at, outcome.emptied)
