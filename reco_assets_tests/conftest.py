@@ -1,6 +1,7 @@
 """Fixtures that the whole suite shares. PostgreSQL is real in every test that touches SQL."""
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,11 @@ from pytest_postgresql.janitor import DatabaseJanitor
 
 from reco_assets.local.embedded_postgres import ServerAddress, embedded_postgres
 from reco_assets_tests.sinks import mail, webhook
+
+# A shell starts background jobs with SIGINT ignored, and what they start inherits that: `make test &` would
+# wait in vain for the servers that it interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 __all__ = ["mail", "webhook"]  # fixtures, found here by every test
 
