@@ -130,6 +130,15 @@ def note_ids(connection: sa.Connection, rows: RecommendationRows, id_type: IdTyp
     _copy_numbered(connection, "reco_new_posts", rows.posts, id_type)
 
 
+def forget_users(connection: sa.Connection, numbers: "NDArray[np.integer[Any]]") -> None:
+    """Users who are left without a row count as absent from the generation from here on."""
+    if len(numbers):
+        connection.execute(
+            sa.text("DELETE FROM pg_temp.reco_new_users WHERE number = ANY(:numbers)"),
+            {"numbers": numbers.tolist()},
+        )
+
+
 def forget_ids(connection: sa.Connection) -> None:
     """Drop the temporary tables, for sessions that go back into a pool."""
     connection.execute(sa.text("DROP TABLE IF EXISTS pg_temp.reco_new_users, pg_temp.reco_new_posts"))

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from reco_assets.store.binary_copy import framed_rows, temporary_table
 from reco_assets.store.eligibility import REASONS
-from reco_assets.store.schema import IdType
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,14 +18,28 @@ if TYPE_CHECKING:
 # `reco_old_lists` holds the users whose rows are carried over.
 _COLUMNS = "id, user_id, post_id, score, generated_at, expires_at, model_version, generation_id"
 _CARRY_OVER = """
-INSERT INTO user_recommendations_next ({columns})
-SELECT {columns} FROM user_recommendations old
-WHERE old.expires_at > :moment AND old.user_id IN ({users})
+WITH carried AS (
+    INSERT INTO user_recommendations_next ({columns})
+    SELECT {columns} FROM user_recommendations old WHERE old.expires_at > :moment AND {whose}
+    RETURNING user_id
+)
+INSERT INTO pg_temp.reco_old_lists SELECT DISTINCT user_id FROM carried
 """
+# Two ways to say the same: from the users, who are few, or from the old rows, one by one.
+_ABSENT = """
+old.user_id IN (SELECT u.id FROM users u
+                WHERE NOT EXISTS (SELECT FROM pg_temp.reco_new_users n WHERE n.id = u.id))
+"""
+_WITHOUT_NEW_ROWS = "NOT EXISTS (SELECT FROM pg_temp.reco_new_users n WHERE n.id = old.user_id)"
+_FEW_USERS = sa.text(
+    "SELECT reltuples BETWEEN 0 AND 2 * (SELECT count(*) FROM pg_temp.reco_new_users) "
+    "FROM pg_class WHERE oid = to_regclass('users')"
+)
 # By now the foreign keys refuse rows of what is gone.
-_CARRY_OVER_EMPTIED = f"{_CARRY_OVER} AND EXISTS (SELECT FROM posts p WHERE p.id = old.post_id)"
 _EMPTIED = """
-SELECT n.id FROM pg_temp.reco_new_users n JOIN users u ON u.id = n.id WHERE n.number = ANY(:numbers)
+old.user_id IN (SELECT n.id FROM pg_temp.reco_new_users n JOIN users u ON u.id = n.id
+                WHERE n.number = ANY(:numbers))
+AND EXISTS (SELECT FROM posts p WHERE p.id = old.post_id)
 """
 # A row is found again by its ctid: nobody else writes to this table before the swap except the
 # foreign keys' cascades, and those only delete.
@@ -68,23 +80,16 @@ SELECT count(*) FROM pg_temp.reco_old_lists o JOIN user_recommendations_next n O
 """
 
 
-def carry_over(
-    connection: sa.Connection, moment: datetime, user_ids: "NDArray[np.uint8]", id_type: IdType
-) -> None:
-    """Copy the live rows of these users that expire after `moment`.
-
-    Args:
-        connection: In a transaction.
-        moment: Of the publication.
-        user_ids: (m, 16) or (m, 36) uint8, as the database spells them.
-        id_type: of the database.
-    """
-    rows = framed_rows(len(user_ids), [("user_id", "u1", (user_ids.shape[1],))])
-    rows["user_id"] = user_ids
-    temporary_table(connection, "reco_old_lists", f"user_id {id_type} NOT NULL", rows)
-    if len(user_ids):
-        users = "SELECT user_id FROM pg_temp.reco_old_lists"
-        connection.execute(sa.text(_CARRY_OVER.format(columns=_COLUMNS, users=users)), {"moment": moment})
+def carry_over(connection: sa.Connection, moment: datetime) -> None:
+    """Copy the live rows of users without a new one that expire after `moment`."""
+    forget(connection)
+    connection.execute(
+        sa.text(
+            "CREATE TEMPORARY TABLE reco_old_lists AS SELECT user_id FROM user_recommendations WITH NO DATA"
+        )
+    )
+    whose = _ABSENT if connection.scalar(_FEW_USERS) else _WITHOUT_NEW_ROWS
+    connection.execute(sa.text(_CARRY_OVER.format(columns=_COLUMNS, whose=whose)), {"moment": moment})
 
 
 def carry_over_emptied(
@@ -96,9 +101,7 @@ def carry_over_emptied(
     """
     if len(numbers):
         parameters = {"moment": moment, "numbers": numbers.tolist()}
-        copy = _CARRY_OVER_EMPTIED.format(columns=_COLUMNS, users=_EMPTIED)
-        connection.execute(sa.text(copy), parameters)
-        connection.execute(sa.text(f"INSERT INTO pg_temp.reco_old_lists {_EMPTIED}"), parameters)
+        connection.execute(sa.text(_CARRY_OVER.format(columns=_COLUMNS, whose=_EMPTIED)), parameters)
 
 
 def drop_ineligible(connection: sa.Connection) -> tuple[dict[str, int], int]:

@@ -7,8 +7,7 @@ dies at any instant leaves the old generation live; the next one clears its debr
 What a publication decides runs on one connection, which holds a session advisory lock: losing the
 connection loses the lock and the work together, so two publishers never build at once. (A pooler in
 transaction mode breaks session locks; publish through a direct connection.) Other connections only
-help: two read, the interactions for one, while the rows are loaded, and two build indexes of this very
-table.
+help: one reads the interactions while the rows are loaded, two build indexes of this very table.
 
 What may go live is asked twice: before the rows are sent, so that they are sent without those that may
 not, and again under the foreign keys, where only what has changed in between is deleted. An
@@ -209,10 +208,10 @@ class _Job:
             with connection.begin():
                 eligibility.note_ids(connection, self.rows, id_type)
                 screening = Screening(self.rows, eligibility.standing(connection))
-            old = reader.look_for_old_lists(screening, moment)
+                eligibility.forget_users(connection, screening.users_without_rows())
             with connection.begin():
                 self._load(connection, screening.kept, id_type)
-                old_lists.carry_over(connection, moment, old.result(), id_type)
+                old_lists.carry_over(connection, moment)
             self.on_stage("copied")
             index_names = self._build_indexes(connection)
             self.on_stage("indexed")

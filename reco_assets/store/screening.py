@@ -52,10 +52,11 @@ class Screening:
         kept: NDArray[np.bool_] = self.verdicts == 0
         return kept
 
-    def users_sent(self) -> "NDArray[np.uint8]":
-        """(k, 16) uint8: those for whom a row is sent."""
-        sent: NDArray[np.uint8] = self.rows.users.ids[self._sent_per_user > 0]
-        return sent
+    def users_without_rows(self) -> "NDArray[np.int64]":
+        """The numbers of those for whom nothing is sent."""
+        import numpy as np
+
+        return np.flatnonzero(self._sent_per_user == 0)
 
     def again(self, now: Standing, seen: "NDArray[np.int64]") -> Outcome:
         """Hold the rows that were sent against what the database says now.

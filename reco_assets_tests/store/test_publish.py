@@ -143,16 +143,23 @@ def test_what_became_ineligible_is_dropped_and_counted_by_reason(engine: sa.Engi
     assert live.dropped_reasons == reasons
 
 
-def test_users_absent_from_the_new_generation_keep_their_list_until_it_expires(engine: sa.Engine) -> None:
-    make_world(engine)
+@pytest.mark.parametrize("users", ["ANALYZE users", "DELETE FROM posts WHERE false"], ids=["few", "many"])
+def test_users_absent_from_the_new_generation_keep_their_list_until_it_expires(
+    engine: sa.Engine, users: str
+) -> None:
+    """Whether they are looked for among the users, or among the old rows when users are many or uncounted."""
+    make_world(engine, n_users=3)
+    run_sql(engine, users)
     publish_pairs(engine, [(1, 1), (2, 1)])
     later = NOW + timedelta(hours=24)
-    publication = publish_pairs(engine, [(1, 2)], day=DAY + timedelta(days=1), generated_at=later)
-    assert live_pairs(engine) == {(1, 2), (2, 1)}
-    assert (publication.n_carried_over, publication.n_recommendations) == (1, 1)
+    pairs = [(1, 2), (3, 2)]
+    publication = publish_pairs(engine, pairs, day=DAY + timedelta(days=1), generated_at=later)
+    assert live_pairs(engine) == {*pairs, (2, 1)}
+    assert (publication.n_carried_over, publication.n_recommendations) == (1, 2)
     expired = NOW + timedelta(hours=72)
-    publication = publish_pairs(engine, [(1, 3)], day=DAY + timedelta(days=3), generated_at=expired)
-    assert live_pairs(engine) == {(1, 3)}
+    pairs = [(1, 3), (3, 3)]
+    publication = publish_pairs(engine, pairs, day=DAY + timedelta(days=3), generated_at=expired)
+    assert live_pairs(engine) == set(pairs)
     assert publication.n_carried_over == 0
 
 
