@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from reco_assets.errors import SettingsError
 from reco_assets.events import DEFAULT_INTERACTION_WEIGHTS
 from reco_assets.parameters import RANGES, SimilarityWeighting, VoteWeighting
+from reco_assets.service_settings import ServiceSettings
 
 ENV_PREFIX = "RECO_"
 
@@ -135,7 +136,7 @@ def _positive(description: str, default: float, upper: float) -> Any:
     return Field(default, gt=0, le=upper, description=description)
 
 
-class Settings(BaseSettings, ModelSettings):
+class Settings(BaseSettings, ModelSettings, ServiceSettings):
     """All settings, read from the environment."""
 
     model_config = SettingsConfigDict(

@@ -6,6 +6,7 @@ from typing import Any
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 
+from reco_assets.service_settings import ServiceSettings
 from reco_assets.settings import ENV_PREFIX, ModelSettings, Settings
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "settings.md"
@@ -39,6 +40,8 @@ def _default(field: Any) -> str:
     if field.default_factory is not None:
         value = field.default_factory()
         return ",".join(f"{k}={v:g}" for k, v in value.items()) if isinstance(value, dict) else "`.reco`"
+    if isinstance(field.default, tuple):
+        return f"`{','.join(field.default)}`" if field.default else ""
     return "" if field.default in (None, "") else f"`{field.default}`"
 
 
@@ -57,8 +60,9 @@ def page() -> str:
     """The whole page, with the tables made anew."""
     text = PAGE.read_text()
     model = list(ModelSettings.model_fields)
-    others = [name for name in Settings.model_fields if name not in model]
-    for marker, names in (("model", model), ("deployment", others)):
+    service = list(ServiceSettings.model_fields)
+    others = [name for name in Settings.model_fields if name not in {*model, *service}]
+    for marker, names in (("model", model), ("service", service), ("deployment", others)):
         start, end = f"<!-- {marker} -->\n", f"<!-- /{marker} -->"
         head, rest = text.split(start)
         text = head + start + "\n" + table(names) + "\n\n" + end + rest.split(end)[1]

@@ -1,0 +1,99 @@
+"""Where the service is put together; uvicorn calls `create_app`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from reco_assets import __version__
+from reco_assets.serving import (
+    client_files,
+    explanations,
+    feed,
+    health,
+    live_feed,
+    logs,
+    problems,
+    tracking,
+)
+from reco_assets.serving.identity import API_KEY_HEADER
+from reco_assets.serving.requests import RequestEnvelope
+from reco_assets.serving.service import Clock, Service, wall_clock
+from reco_assets.settings import Settings
+
+_DESCRIPTION = """
+Events in, feeds out. Every error has the one shape of `ErrorAnswer`. Who is acting is decided by
+`RECO_AUTH`: a trusted backend with an API key names the user; a browser brings a token whose subject is the
+user; without authentication the service listens on loopback only.
+"""
+
+
+def create_app(settings: Settings | None = None, clock: Clock = wall_clock) -> FastAPI:
+    """The application; its parts start with it and stop with it.
+
+    Args:
+        settings: None: from the environment.
+        clock: what time it is.
+
+    Raises:
+        SettingsError: a setting is wrong, or the mode of authentication lacks its keys.
+    """
+    settings = Settings.load() if settings is None else settings
+    logs.configure(settings.log_level, settings.log_format)
+    service = Service(settings, clock)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001
+        await service.start()
+        try:
+            yield
+        finally:
+            await service.stop()
+
+    app = FastAPI(
+        title="reco",
+        version=__version__,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+        # The documentation page loads scripts from elsewhere; /openapi.json is what tools need.
+        docs_url=None,
+    )
+    app.state.service = service
+    problems.install(app)
+    for module in (tracking, feed, explanations, live_feed, health, client_files):
+        app.include_router(module.router)
+    app.openapi = lambda: _openapi(app, settings)  # type: ignore[method-assign]
+    # The last one added is the outermost.
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", API_KEY_HEADER, "X-Request-ID"],
+            expose_headers=["X-Request-ID", "Retry-After"],
+            max_age=600,
+        )
+    app.add_middleware(RequestEnvelope, metrics=service.metrics)
+    return app
+
+
+def _openapi(app: FastAPI, settings: Settings) -> dict[str, Any]:
+    """The schema, with the mode of authentication that this service runs in."""
+    if app.openapi_schema is None:
+        schema = FastAPI.openapi(app)
+        schemes: dict[str, Any] = {
+            "none": {},
+            "api_key": {"api_key": {"type": "apiKey", "in": "header", "name": API_KEY_HEADER}},
+            "jwt": {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+        }[settings.auth]
+        if schemes:
+            schema.setdefault("components", {})["securitySchemes"] = schemes
+            for path, operations in schema["paths"].items():
+                if path.startswith("/api/") and not path.startswith("/api/health"):
+                    for operation in operations.values():
+                        operation["security"] = [{name: []} for name in schemes]
+        app.openapi_schema = schema
+    return app.openapi_schema

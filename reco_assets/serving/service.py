@@ -1,0 +1,99 @@
+"""The parts of a running service, and in which order they come and go."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from reco_assets.serving.database import Database
+from reco_assets.serving.event_writer import EventWriter
+from reco_assets.serving.identity import Identity
+from reco_assets.serving.metrics import Metrics
+from reco_assets.serving.realtime import Realtime
+from reco_assets.serving.trending import Trending
+from reco_assets.settings import Settings
+from reco_assets.store.database import native_url
+
+log = logging.getLogger(__name__)
+
+Clock = Callable[[], datetime]
+
+_GAUGES_EVERY_S = 5.0
+
+
+def wall_clock() -> datetime:
+    """Now, UTC."""
+    return datetime.now(UTC)
+
+
+class Service:
+    """What the routes work with; `app.state.service`.
+
+    Nothing waits for the database: without it the service starts, says that it is not ready, and answers
+    with what it has.
+
+    Attributes:
+        settings: as read at start.
+        clock: what time it is; a replay has its own.
+        metrics: what /metrics shows.
+        identity: who may ask what.
+        primary: where events go.
+        reads: where feeds come from: the replica, or the primary.
+        writer: tracked events on their way into the database.
+        trending: what is popular, in memory.
+        realtime: recommendations from live votes.
+    """
+
+    def __init__(self, settings: Settings, clock: Clock = wall_clock) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.metrics = Metrics()
+        self.identity = Identity(settings)
+        self.primary = _database(settings, "reco service")
+        self.reads = self.primary
+        if settings.replica_url is not None:
+            replica = settings.model_copy(update={"database_url": settings.replica_url})
+            self.reads = _database(replica, "reco service, reads")
+        self.writer = EventWriter(self.primary, settings, self.metrics)
+        self.trending = Trending(self.reads, settings, clock)
+        self.realtime = Realtime(self.reads, settings, clock)
+        self._gauges: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start the parts; returns without waiting for any server."""
+        for part in self._parts():
+            await part.start()
+        self._gauges = asyncio.create_task(self._keep_gauges())
+
+    async def stop(self) -> None:
+        """Stop them in reverse order: what was accepted is committed before the connections close."""
+        if self._gauges is not None:
+            self._gauges.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._gauges
+        for part in reversed(self._parts()):
+            await part.stop()
+
+    def _parts(self) -> tuple[Database | EventWriter | Trending | Realtime, ...]:
+        databases = (self.primary,) if self.reads is self.primary else (self.primary, self.reads)
+        return (*databases, self.writer, self.trending, self.realtime)
+
+    async def _keep_gauges(self) -> None:
+        while True:
+            self.metrics.set_pool("primary", self.primary.available, self.primary.stats())
+            if self.reads is not self.primary:
+                self.metrics.set_pool("reads", self.reads.available, self.reads.stats())
+            as_of = self.realtime.as_of
+            lag = (self.clock() - as_of).total_seconds() if as_of is not None else float("nan")
+            self.metrics.realtime_lag.set(lag)
+            await asyncio.sleep(_GAUGES_EVERY_S)
+
+
+def _database(settings: Settings, application_name: str) -> Database:
+    return Database(
+        settings,
+        native_url(settings, application_name=application_name),
+        application_name=application_name,
+        size=settings.service_pool_size,
+    )
