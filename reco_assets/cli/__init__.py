@@ -13,6 +13,7 @@ from reco_assets.errors import RecoError
 _COMMANDS = {
     "demo": ("demo_command", "From nothing to published recommendations, with a report."),
     "dev": ("dev_command", "Dagster UI, daemon and MLflow UI on one machine."),
+    "serve": ("serve_command", "The service: events in, feeds out."),
     "run": ("run_command", "Run the pipeline for a day, or for a range of days."),
     "recommend": ("recommend_command", "Show a user's list and explain it."),
     "migrate": ("migrate_command", "Create or update the tables; never touches the app's own."),
@@ -52,6 +53,7 @@ def cli() -> None:
     reco dev                      the same data in the Dagster and MLflow UIs
     reco migrate && reco doctor   prepare and check your own database (RECO_DATABASE_URL)
     reco run                      yesterday's recommendations, now
+    reco serve                    the service: events in, feeds out, a demo page
 
     Settings are environment variables named RECO_…; docs/settings.md lists them.
     """

@@ -149,7 +149,7 @@ def _verification_keys(settings: Settings) -> tuple[Any, ...]:
         for key in settings.jwt_keys:
             if len(key.encode()) < 32:
                 raise SettingsError(
-                    f"A key of RECO_JWT_KEYS has {len(key.encode())} bytes; HS256 needs at least 32 (RFC 7518)."
+                    f"A key of RECO_JWT_KEYS has {len(key.encode())} bytes; HS256 needs 32 (RFC 7518)."
                 )
         return settings.jwt_keys
     from cryptography.hazmat.primitives.serialization import load_pem_public_key

@@ -106,6 +106,11 @@ class Metrics:
         for state, count in stats.items():
             self.pool.labels(name, state).set(count)
 
+    def close(self) -> None:
+        """What only a living process says (its connections) is no longer counted."""
+        if self._shared:
+            multiprocess.mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
+
     def exposition(self) -> tuple[bytes, str]:
         """The text that Prometheus reads, and its content type."""
         registry = self._registry

@@ -42,6 +42,7 @@ class RequestEnvelope:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or pass a WebSocket or the lifespan on."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from reco_assets.errors import RecoError
 from reco_assets.serving.database import Database
 from reco_assets.serving.event_writer import EventWriter
 from reco_assets.serving.identity import Identity
@@ -14,6 +15,7 @@ from reco_assets.serving.realtime import Realtime
 from reco_assets.serving.trending import Trending
 from reco_assets.settings import Settings
 from reco_assets.store.database import native_url
+from reco_assets.store.service_state import service_state
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ class Service:
         writer: tracked events on their way into the database.
         trending: what is popular, in memory.
         realtime: recommendations from live votes.
+        was_ready: whether it once had all it needs.
     """
 
     def __init__(self, settings: Settings, clock: Clock = wall_clock) -> None:
@@ -58,6 +61,7 @@ class Service:
         self.writer = EventWriter(self.primary, settings, self.metrics)
         self.trending = Trending(self.reads, settings, clock)
         self.realtime = Realtime(self.reads, settings, clock)
+        self.was_ready = False
         self._gauges: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -74,6 +78,7 @@ class Service:
                 await self._gauges
         for part in reversed(self._parts()):
             await part.stop()
+        self.metrics.close()
 
     def _parts(self) -> tuple[Database | EventWriter | Trending | Realtime, ...]:
         databases = (self.primary,) if self.reads is self.primary else (self.primary, self.reads)
@@ -87,7 +92,16 @@ class Service:
             as_of = self.realtime.as_of
             lag = (self.clock() - as_of).total_seconds() if as_of is not None else float("nan")
             self.metrics.realtime_lag.set(lag)
+            with contextlib.suppress(RecoError, TimeoutError):
+                await self._look_at_recommendations()
             await asyncio.sleep(_GAUGES_EVERY_S)
+
+    async def _look_at_recommendations(self) -> None:
+        async with self.primary.connection(timeout_s=_GAUGES_EVERY_S) as connection:
+            live = (await asyncio.wait_for(service_state(connection), _GAUGES_EVERY_S)).live
+        self.metrics.set_model(live.model_version if live is not None else None)
+        age = (self.clock() - live.published_at).total_seconds() if live is not None else float("nan")
+        self.metrics.recommendations_age.set(age)
 
 
 def _database(settings: Settings, application_name: str) -> Database:

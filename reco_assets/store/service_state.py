@@ -1,0 +1,52 @@
+"""What the service's health rests on: the schema's revision and the live generation. Async."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+if TYPE_CHECKING:
+    from psycopg import AsyncConnection
+    from psycopg.rows import TupleRow
+
+_STATE = """
+SELECT (SELECT version_num FROM reco_alembic_version) AS revision,
+       g.id, g.model_version, g.published_at, g.n_users, g.n_recommendations
+FROM (SELECT) AS one
+LEFT JOIN recommendation_generations g ON g.status = 'live'
+"""
+
+
+@dataclass(frozen=True)
+class LiveLists:
+    """The generation that readers see."""
+
+    generation_id: UUID
+    model_version: str | None
+    published_at: datetime
+    n_users: int
+    n_recommendations: int
+
+
+@dataclass(frozen=True)
+class ServiceState:
+    """What the database says about itself.
+
+    Attributes:
+        revision: of the schema; None in an empty version table.
+        live: None before the first publication.
+    """
+
+    revision: str | None
+    live: LiveLists | None
+
+
+async def service_state(connection: "AsyncConnection[TupleRow]") -> ServiceState:
+    """Ask once; two single rows, by index.
+
+    Raises: as the driver does, when the tables are missing.
+    """
+    row = await (await connection.execute(_STATE)).fetchone()
+    assert row is not None
+    revision, *live = row
+    return ServiceState(revision, LiveLists(*live) if live[0] is not None else None)
