@@ -8,7 +8,7 @@ RUN = .venv/bin/python -m
 help:
 	@echo "make demo    from an empty machine to published recommendations, with a report"
 	@echo "make test    the whole suite: linters, types, import contracts, tests"
-	@echo "make dev     Dagster UI, daemon and MLflow UI on the demo's data"
+	@echo "make dev     Dagster UI, daemon, MLflow UI and the service on the demo's data"
 	@echo "make lint    ruff, mypy and the import contracts only"
 	@echo "make format  ruff's formatter over the tree"
 	@echo "make lock    resolve pyproject.toml into requirements.lock"
@@ -25,6 +25,7 @@ dev: .venv/.synced
 	@$(RUN) reco_assets dev
 
 test: .venv/.synced
+	@scripts/ensure-chromium.sh
 	@$(RUN) reco_assets test
 
 lint: .venv/.synced

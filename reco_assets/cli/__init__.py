@@ -12,7 +12,7 @@ from reco_assets.errors import RecoError
 
 _COMMANDS = {
     "demo": ("demo_command", "From nothing to published recommendations, with a report."),
-    "dev": ("dev_command", "Dagster UI, daemon and MLflow UI on one machine."),
+    "dev": ("dev_command", "Dagster UI, daemon, MLflow UI and the service on one machine."),
     "serve": ("serve_command", "The service: events in, feeds out."),
     "run": ("run_command", "Run the pipeline for a day, or for a range of days."),
     "recommend": ("recommend_command", "Show a user's list and explain it."),

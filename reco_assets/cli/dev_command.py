@@ -4,15 +4,20 @@ import os
 import signal
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from reco_assets.settings import Settings
 
 
 @click.command("dev")
 @click.option("--port", default=3000, show_default=True, help="Preferred port of the Dagster UI.")
 @click.option("--mlflow-port", default=5000, show_default=True, help="Preferred port of the MLflow UI.")
-def command(port: int, mlflow_port: int) -> None:
-    """Dagster UI, daemon and MLflow UI on one machine, on the same data as `reco demo`.
+@click.option("--service-port", default=8000, show_default=True, help="Preferred port of the service.")
+def command(port: int, mlflow_port: int, service_port: int) -> None:
+    """Dagster UI, daemon, MLflow UI and the service on one machine, on the same data as `reco demo`.
 
     The schedule and the sensors run: at 02:00 UTC the day that ended is processed, and alerts go to
     RECO_ALERT_URLS. Everything listens on 127.0.0.1 and stops with Ctrl-C. A port that is taken is
@@ -74,13 +79,30 @@ def command(port: int, mlflow_port: int) -> None:
                 environment,
                 settings.home,
             )
+            service_url = f"http://127.0.0.1:{free_port(service_port)}"
+            running.start(
+                Service(
+                    "The service",
+                    [*(python, "-m", "reco_assets", "serve"), *("--port", service_url.rsplit(":", 1)[1])],
+                    f"{service_url}/api/health/live",
+                    logs / "service.log",
+                ),
+                environment | {"RECO_SERVICE_HOST": "127.0.0.1"},
+                settings.home,
+            )
             click.echo(f"Starting; logs are in {logs}")
             try:
                 running.wait_until_healthy(180, click.echo)
-                click.echo(f"\n  Dagster   {dagster_url}\n  MLflow    {mlflow_url}\n")
+                demo = f"   a feed to try: {service_url}/demo" if _shows_demo(settings) else ""
+                click.echo(f"\n  Dagster   {dagster_url}\n  MLflow    {mlflow_url}")
+                click.echo(f"  Service   {service_url}{demo}\n")
                 click.echo("Schedule and sensors are running. Ctrl-C stops everything.")
                 while True:
                     running.check()
                     time.sleep(1)
             except KeyboardInterrupt:
                 click.echo("\nStopping")
+
+
+def _shows_demo(settings: "Settings") -> bool:
+    return settings.auth == "none" and settings.demo_page

@@ -80,7 +80,7 @@ def error_response(
 
 
 def install(app: FastAPI) -> None:
-    """Turn every exception that reaches the framework into an answer in the one shape."""
+    """Answer expected exceptions in the one shape; `RequestEnvelope` answers for the others."""
 
     @app.exception_handler(Problem)
     async def _problem(request: Request, problem: Problem) -> Response:  # noqa: ARG001
@@ -107,12 +107,7 @@ def install(app: FastAPI) -> None:
         if error.transient:
             return unavailable()
         log.error("%s in %s: %s", type(error).__name__, request.url.path, error)
-        return _internal()
-
-    @app.exception_handler(Exception)
-    async def _unexpected(request: Request, error: Exception) -> Response:  # noqa: ARG001
-        # The server logs the traceback; the client learns nothing about the inside.
-        return _internal()
+        return internal_error()
 
 
 def unavailable() -> Response:
@@ -125,7 +120,8 @@ def unavailable() -> Response:
     )
 
 
-def _internal() -> Response:
+def internal_error() -> Response:
+    """500: the server logs what it was; the client learns nothing about the inside."""
     return error_response(
         500, "internal_error", "Something failed on our side. The request id finds it in the service's logs."
     )

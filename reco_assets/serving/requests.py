@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reco_assets.serving.logs import set_request_id
 from reco_assets.serving.metrics import Metrics
+from reco_assets.serving.problems import internal_error
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class RequestEnvelope:
         if scope["type"] == "websocket":
             await self._app(scope, receive, send)
             return
-        began, status = time.perf_counter(), 500
+        began, status = time.perf_counter(), 0
 
         async def send_marked(message: Message) -> None:
             nonlocal status
@@ -66,6 +67,10 @@ class RequestEnvelope:
 
         try:
             await self._app(scope, receive, send_marked)
+        except Exception:
+            log.exception("request failed", extra={"method": scope["method"], "path": scope["path"]})
+            if not status:
+                await internal_error()(scope, receive, send_marked)
         finally:
             took = time.perf_counter() - began
             route = getattr(scope.get("route"), "path", "other")

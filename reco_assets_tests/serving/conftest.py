@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
 
 from reco_assets.serving.app import create_app
 from reco_assets.serving.server import options
@@ -28,6 +29,7 @@ class RunningService:
     url: str
     client: httpx.Client
     service: Service
+    app: FastAPI
 
 
 @contextmanager
@@ -46,7 +48,7 @@ def running_service(settings: Settings, clock: Clock = wall_clock) -> Iterator[R
     url = f"http://127.0.0.1:{port}"
     try:
         with httpx.Client(base_url=url, timeout=20) as client:
-            yield RunningService(url, client, app.state.service)
+            yield RunningService(url, client, app.state.service, app)
     finally:
         server.should_exit = True
         thread.join(30)
