@@ -17,9 +17,9 @@ from benchmarks.contenders.plain import blocked_lists, brute_force_neighbors, in
 from benchmarks.database import STRAIGHTFORWARD_TABLE, settings_of
 from benchmarks.feeds import LAST_DAY
 from reco_assets.events import DEFAULT_INTERACTION_WEIGHTS
+from reco_assets.names import end_of_day_us
 from reco_assets.pipeline.fitting import (
     RegisteredVersion,
-    artifact_digest,
     evaluate_model,
     fit_model,
     write_matrix,
@@ -32,9 +32,10 @@ from reco_assets.pipeline.publication import (
     publish_lists,
 )
 from reco_assets.pipeline.window import read_window
+from reco_assets.recommender.artifact import artifact_digest
 from reco_assets.recommender.interaction_matrix import InteractionMatrix
 from reco_assets.resources.run_config import InteractionMatrixConfig, UserKNNConfig
-from reco_assets.resources.storage import FileStorage, end_of_day_us
+from reco_assets.resources.storage import FileStorage
 from reco_assets.store.database import create_engine_for, transaction
 from reco_assets.store.extract import extract_interactions
 from reco_assets.store.generations import live_generation

@@ -4,9 +4,10 @@ import dagster as dg
 
 from reco_assets.assets.partitions import daily_asset, explained, partition_day
 from reco_assets.assets.raw_interactions import raw_interactions
+from reco_assets.names import end_of_day_us
 from reco_assets.resources.postgres import PostgresResource
 from reco_assets.resources.run_config import InteractionMatrixConfig, check_run_config
-from reco_assets.resources.storage import FileStorage, end_of_day_us
+from reco_assets.resources.storage import FileStorage
 
 
 @daily_asset(

@@ -202,8 +202,8 @@ def _model_of(settings: Settings, generation: Any) -> Any:
     """The version that made a generation: from local files if they are still that one, else from MLflow."""
     import dagster as dg
 
-    from reco_assets.pipeline.fitting import artifact_digest
     from reco_assets.pipeline.provenance import registered_version
+    from reco_assets.recommender.artifact import artifact_digest
     from reco_assets.recommender.user_knn import UserKNNRecommender
     from reco_assets.resources.mlflow_tracking import ModelRegistry
     from reco_assets.resources.storage import FileStorage

@@ -1,19 +1,17 @@
 """Fit a day's model, judge it, and put both on record."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reco_assets.errors import CorruptArtifact, MissingUpstream
-from reco_assets.names import MODEL_SEGMENT
+from reco_assets.errors import CorruptArtifact
+from reco_assets.names import MODEL_SEGMENT, end_of_day_us
 from reco_assets.pipeline.plots import holdout_plot
 from reco_assets.pipeline.step_watch import UNWATCHED, StepWatch
-from reco_assets.recommender.artifact import MANIFEST
+from reco_assets.recommender.artifact import artifact_digest
 from reco_assets.recommender.baselines import default_baselines
 from reco_assets.recommender.evaluation import HoldoutReport, evaluate
 from reco_assets.recommender.fit_inputs import fit_matrix
@@ -22,7 +20,7 @@ from reco_assets.recommender.interaction_matrix import InteractionMatrix
 from reco_assets.recommender.quality import Verdict, model_not_worse_than_baseline
 from reco_assets.recommender.user_knn import UserKNNRecommender
 from reco_assets.resources.mlflow_tracking import ModelRegistry, tracking_errors
-from reco_assets.resources.storage import FileStorage, end_of_day_us, read_json, write_json
+from reco_assets.resources.storage import FileStorage, read_json, write_json
 from reco_assets.store.quality_metrics import QualityMetric, record_metrics
 
 if TYPE_CHECKING:
@@ -211,20 +209,6 @@ def register_model(
             tags={"partition": str(day), "digest": digest},
         )
     return RegisteredVersion(version, registry.version_name(version), run.run_id, run.experiment_id, digest)
-
-
-def artifact_digest(directory: Path) -> str:
-    """SHA-256 of an artifact's manifest, which holds the digests of all its files.
-
-    Raises:
-        MissingUpstream: There is no artifact.
-    """
-    try:
-        return hashlib.sha256((directory / MANIFEST).read_bytes()).hexdigest()
-    except FileNotFoundError:
-        raise MissingUpstream(
-            f"No {directory}. Make it with `reco run --partition {directory.parent.name}`."
-        ) from None
 
 
 def record_quality(connection: "Connection", day: date, evaluation: Evaluation, version_name: str) -> None:

@@ -12,8 +12,10 @@ import pyarrow.parquet as pq
 
 from reco_assets.errors import CorruptArtifact, PublicationRefused
 from reco_assets.events import POST_ID, USER_ID
-from reco_assets.pipeline.fitting import RegisteredVersion, artifact_digest, model_verdict
+from reco_assets.names import end_of_day_us
+from reco_assets.pipeline.fitting import RegisteredVersion, model_verdict
 from reco_assets.pipeline.step_watch import UNWATCHED, StepWatch
+from reco_assets.recommender.artifact import artifact_digest
 from reco_assets.recommender.interaction_log import InteractionLog
 from reco_assets.recommender.interaction_matrix import InteractionMatrix
 from reco_assets.recommender.quality import (
@@ -29,7 +31,7 @@ from reco_assets.recommender.recommendation_lists import RecommendationLists
 from reco_assets.recommender.user_knn import UserKNNRecommender
 from reco_assets.resources.mlflow_tracking import ModelRegistry
 from reco_assets.resources.postgres import PostgresResource
-from reco_assets.resources.storage import FileStorage, end_of_day_us, read_json, replacing
+from reco_assets.resources.storage import FileStorage, read_json, replacing
 from reco_assets.store.copy_buffer import RecommendationRows
 from reco_assets.store.generations import Generation, Origin, live_generation, record_refused
 from reco_assets.store.publish import Publication, publish

@@ -131,6 +131,21 @@ def read_artifact(
     return arrays, metadata
 
 
+def artifact_digest(directory: Path | str) -> str:
+    """SHA-256 of an artifact's manifest, which holds the digests of all its files.
+
+    Raises:
+        MissingUpstream: There is no artifact.
+    """
+    target = Path(directory)
+    try:
+        return hashlib.sha256((target / MANIFEST).read_bytes()).hexdigest()
+    except FileNotFoundError:
+        raise MissingUpstream(
+            f"No {target}. Make it with `reco run --partition {target.parent.name}`."
+        ) from None
+
+
 def take(arrays: Mapping[str, Array], directory: Path | str, *names: str, redo: str) -> list[Array]:
     """The named arrays, in that order.
 

@@ -1,9 +1,9 @@
 """Events summed up per user and post: what every model and baseline is computed from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -70,32 +70,22 @@ class InteractionMatrix:
             raise BadInput(f"max_repeats is {max_repeats}; it must be at least 1.")
         kept = log.created_at < as_of_us
         events: slice | Array = slice(None) if kept.all() else kept
-        users, posts = log.user_index[events], log.post_index[events]
-        types, created_at = log.interaction_type[events], log.created_at[events]
-        type_weights = _weights_of_types(log, types, interaction_weights)
-
-        n_types = max(1, len(log.interaction_types))
-        pairs = users.astype(np.int64) * max(1, log.n_posts) + posts
-        triples, order = _sorted(pairs * n_types + types, max(1, log.n_users) * max(1, log.n_posts) * n_types)
-        created_at = created_at[order]
-        starts = np.flatnonzero(np.diff(triples, prepend=-1))
-        counts = np.diff(starts, append=len(triples))
-        # Sums are taken in the order of the types' codes, so that equal histories have equal weights.
-        values = np.minimum(counts, max_repeats) * type_weights[triples[starts] % n_types]
-        pair_of_triple = triples[starts] // n_types
-        first = np.flatnonzero(np.diff(pair_of_triple, prepend=-1))
-        cells = pair_of_triple[first]
-        # reduceat refuses an empty input.
-        weights = np.add.reduceat(values, first) if len(first) else np.empty(0)
-        newest = np.maximum.reduceat(created_at, starts[first]) if len(first) else np.empty(0, np.int64)
-
-        rows, columns = np.divmod(cells, max(1, log.n_posts))
-        indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=log.n_users))])
+        types = log.interaction_type[events]
+        summed = sum_events(
+            log.user_index[events],
+            log.post_index[events],
+            types,
+            log.created_at[events],
+            weights_of_types(log.interaction_types, types, interaction_weights),
+            n_users=log.n_users,
+            n_posts=log.n_posts,
+            max_repeats=max_repeats,
+        )
         return cls(
             user_ids=log.user_ids,
             post_ids=log.post_ids,
-            weights=_csr(weights, columns, indptr, log),
-            last_interaction_at=_csr(newest, columns, indptr, log),
+            weights=_csr(summed.weights, summed, log),
+            last_interaction_at=_csr(summed.newest, summed, log),
             as_of_us=as_of_us,
         )
 
@@ -139,9 +129,67 @@ class InteractionMatrix:
             )
 
 
-def _weights_of_types(log: InteractionLog, types: Array, interaction_weights: Mapping[str, float]) -> Array:
-    """(n_types,) float64, after checking that every type that occurs has a positive weight."""
-    occurring = {log.interaction_types[code] for code in np.flatnonzero(np.bincount(types))}
+class SummedEvents(NamedTuple):
+    """Users' rows in the form of CSR, posts ascending within a row.
+
+    `indptr` is (n_users + 1,) int64; of every pair, `posts` int32, `weights` float64, and `newest` int64 µs.
+    """
+
+    indptr: Array
+    posts: Array
+    weights: Array
+    newest: Array
+
+
+def sum_events(
+    users: Array,
+    posts: Array,
+    types: Array,
+    created_at: Array,
+    type_weights: Array,
+    *,
+    n_users: int,
+    n_posts: int,
+    max_repeats: int,
+) -> SummedEvents:
+    """Sum events up per user and post, as `InteractionMatrix.from_log` does.
+
+    A pair's sum depends on its own events alone, not on their order nor on other pairs.
+
+    Args:
+        users, posts, types, created_at: (n,) of each event, in any order.
+        type_weights: (n_types,) by code of the type.
+        n_users, n_posts: the range of the codes.
+        max_repeats: at least 1.
+    """
+    n_types = max(1, len(type_weights))
+    pairs = users.astype(np.int64) * max(1, n_posts) + posts
+    triples, order = _sorted(pairs * n_types + types, max(1, n_users) * max(1, n_posts) * n_types)
+    created_at = created_at[order]
+    starts = np.flatnonzero(np.diff(triples, prepend=-1))
+    counts = np.diff(starts, append=len(triples))
+    # Sums are taken in the order of the types' codes, so that equal histories have equal weights.
+    values = np.minimum(counts, max_repeats) * type_weights[triples[starts] % n_types]
+    pair_of_triple = triples[starts] // n_types
+    first = np.flatnonzero(np.diff(pair_of_triple, prepend=-1))
+    cells = pair_of_triple[first]
+    # reduceat refuses an empty input.
+    weights = np.add.reduceat(values, first) if len(first) else np.empty(0)
+    newest = np.maximum.reduceat(created_at, starts[first]) if len(first) else np.empty(0, np.int64)
+    rows, columns = np.divmod(cells, max(1, n_posts))
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n_users))]).astype(np.int64)
+    return SummedEvents(indptr, columns.astype(np.int32), weights, newest)
+
+
+def weights_of_types(
+    interaction_types: Sequence[str], types: Array, interaction_weights: Mapping[str, float]
+) -> Array:
+    """(n_types,) float64, after checking that every type that occurs has a positive weight.
+
+    Raises:
+        BadInput: one has none.
+    """
+    occurring = {interaction_types[code] for code in np.flatnonzero(np.bincount(types))}
     unknown = sorted(occurring - set(interaction_weights))
     if unknown:
         raise BadInput(
@@ -153,7 +201,7 @@ def _weights_of_types(log: InteractionLog, types: Array, interaction_weights: Ma
             raise BadInput(
                 f"The weight of {name!r} is {interaction_weights[name]}; it must be positive and finite."
             )
-    return np.array([interaction_weights.get(name, 0.0) for name in log.interaction_types], dtype=np.float64)
+    return np.array([interaction_weights.get(name, 0.0) for name in interaction_types], dtype=np.float64)
 
 
 def _sorted(keys: Array, n_keys: int) -> tuple[Array, Array]:
@@ -171,10 +219,8 @@ def _sorted(keys: Array, n_keys: int) -> tuple[Array, Array]:
     return carrying >> bits, carrying & ((1 << bits) - 1)
 
 
-def _csr(data: Array, columns: Array, indptr: Array, log: InteractionLog) -> sp.csr_array:
-    matrix = sp.csr_array(
-        (data, columns.astype(np.int32), indptr.astype(np.int64)), shape=(log.n_users, log.n_posts)
-    )
+def _csr(data: Array, summed: SummedEvents, log: InteractionLog) -> sp.csr_array:
+    matrix = sp.csr_array((data, summed.posts, summed.indptr), shape=(log.n_users, log.n_posts))
     matrix.has_sorted_indices = True
     matrix.has_canonical_format = True
     return matrix

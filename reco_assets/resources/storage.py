@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,13 +25,12 @@ from reco_assets.names import (
     RAW_INTERACTIONS,
     USER_KNN_MODEL,
     USER_RECOMMENDATIONS,
+    evaluation_file,
+    log_directory,
+    matrix_directory,
+    matrix_settings_file,
+    model_directory,
 )
-
-
-def end_of_day_us(day: date) -> int:
-    """00:00 UTC after `day`, microseconds since the epoch: the instant a partition is complete."""
-    end = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
-    return int(end.timestamp()) * 1_000_000
 
 
 class FileStorage(dg.ConfigurableResource):
@@ -50,23 +49,23 @@ class FileStorage(dg.ConfigurableResource):
 
     def log(self, day: date) -> Path:
         """The window's interactions in integer codes, a directory of arrays."""
-        return Path(self.base_dir) / INTERACTION_MATRIX / str(day) / "log"
+        return log_directory(Path(self.base_dir), day)
 
     def matrix(self, day: date) -> Path:
         """The weighted interaction matrix, a directory of arrays."""
-        return Path(self.base_dir) / INTERACTION_MATRIX / str(day) / "matrix"
+        return matrix_directory(Path(self.base_dir), day)
 
     def matrix_settings(self, day: date) -> Path:
         """The settings that the matrix was built with, JSON."""
-        return Path(self.base_dir) / INTERACTION_MATRIX / str(day) / "settings.json"
+        return matrix_settings_file(Path(self.base_dir), day)
 
     def model(self, day: date) -> Path:
         """The fitted model, a directory of arrays."""
-        return Path(self.base_dir) / USER_KNN_MODEL / str(day) / "model"
+        return model_directory(Path(self.base_dir), day)
 
     def evaluation(self, day: date) -> Path:
         """The hold-out report and its verdict, JSON."""
-        return Path(self.base_dir) / USER_KNN_MODEL / str(day) / "evaluation.json"
+        return evaluation_file(Path(self.base_dir), day)
 
     def recommendations(self, day: date) -> Path:
         """Every list that was computed for the day, published or not, Parquet."""

@@ -3,8 +3,9 @@
 from datetime import date
 
 from reco_assets.pipeline import publication
-from reco_assets.pipeline.fitting import RegisteredVersion, artifact_digest
+from reco_assets.pipeline.fitting import RegisteredVersion
 from reco_assets.pipeline.reports import utc_now
+from reco_assets.recommender.artifact import artifact_digest
 from reco_assets.resources.storage import FileStorage
 from reco_assets.settings import Settings
 from reco_assets.store.database import create_engine_for

@@ -11,13 +11,13 @@ import pytest
 from reco_assets.errors import FitCancelled
 from reco_assets.pipeline.fitting import (
     RegisteredVersion,
-    artifact_digest,
     evaluate_model,
     fit_model,
     write_matrix,
 )
 from reco_assets.pipeline.publication import compute_lists
 from reco_assets.pipeline.step_watch import PAUSE_S, StepWatch
+from reco_assets.recommender.artifact import artifact_digest
 from reco_assets.recommender.interaction_matrix import InteractionMatrix
 from reco_assets.resources.storage import FileStorage
 from reco_assets_tests.recommender.examples import DAY, WEIGHTS, random_log
