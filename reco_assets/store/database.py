@@ -71,9 +71,18 @@ def native_url(settings: Settings, *, application_name: str = "reco") -> str:
     return f"{bare}?{urlencode(query, safe='').replace('+', '%20')}"
 
 
+def uses_pooler(settings: Settings) -> bool:
+    """Whether the URL says (`pgbouncer=true`) that connections are shared: no prepared statements then."""
+    return _read_url(settings)[1]
+
+
 def describe(engine: sa.Engine) -> str:
     """Where the engine connects to, without user and password: `host:port/dbname`."""
-    url = engine.url
+    return describe_url(engine.url)
+
+
+def describe_url(url: sa.URL) -> str:
+    """The same of a URL."""
     return f"{url.host or 'localhost'}:{url.port or 5432}/{url.database or ''}"
 
 
@@ -132,7 +141,7 @@ def translated(engine: sa.Engine) -> Iterator[None]:
     try:
         yield
     except (DBAPIError, PoolTimeout) as error:
-        ours = _translate(error, describe(engine))
+        ours = translate(error, describe(engine))
         if ours is None:
             raise
         raise ours from error
@@ -141,7 +150,7 @@ def translated(engine: sa.Engine) -> Iterator[None]:
         # name, because importing ADBC here would make this module heavy.
         if type(error).__module__.partition(".")[0] not in ("psycopg", "adbc_driver_manager"):
             raise
-        ours = _translate(error, describe(engine))
+        ours = translate(error, describe(engine))
         if ours is None:
             raise
         raise ours from error
@@ -157,7 +166,7 @@ def _connect(engine: sa.Engine) -> sa.Connection:
         try:
             return engine.connect()
         except DBAPIError as error:
-            ours = _translate(error, describe(engine))
+            ours = translate(error, describe(engine))
             if pause is None or not isinstance(ours, DatabaseUnreachable):
                 raise
             time.sleep(pause)
@@ -239,7 +248,13 @@ _LOST = {"57P01", "57P02", "57P03", "57P05", "53300", "25P03", "25P04"}
 _LOGIN = {"28000", "28P01", "3D000"}
 
 
-def _translate(error: Exception, where: str) -> RecoError | None:
+def translate(error: Exception, where: str) -> RecoError | None:
+    """What a driver's error means to us; None if it is a bug in the SQL, or in the data it was given.
+
+    Args:
+        error: SQLAlchemy's, psycopg's or ADBC's.
+        where: the server, as `describe` names it.
+    """
     original: Any = getattr(error, "orig", None) or error
     state = sqlstate(error)
     detail = str(original).strip().splitlines()[0] if str(original).strip() else type(original).__name__
