@@ -71,7 +71,9 @@ def interpolated(text: str, variables: Mapping[str, str]) -> str:
 
 def services(**variables: str) -> dict[str, dict[str, Any]]:
     """The services, with variables as in .env filled in."""
-    text = interpolated(COMPOSE.read_text(), {"POSTGRES_PASSWORD": PASSWORD} | variables)
+    text = interpolated(
+        COMPOSE.read_text(), {"POSTGRES_PASSWORD": PASSWORD, "RECO_API_KEYS": PASSWORD} | variables
+    )
     found: dict[str, dict[str, Any]] = yaml.safe_load(text)["services"]
     return found
 
@@ -151,13 +153,16 @@ def test_compose_file_follows_the_compose_specification() -> None:
 def test_without_a_password_compose_says_what_to_do() -> None:
     with pytest.raises(KeyError, match=r"POSTGRES_PASSWORD is not set.*deploy/\.env\.example.*openssl"):
         services(POSTGRES_PASSWORD="")
+    with pytest.raises(KeyError, match=r"RECO_API_KEYS is not set.*openssl"):
+        services(RECO_API_KEYS="")
 
 
 def test_no_password_is_written_into_a_committed_file() -> None:
-    assert example_variables()["POSTGRES_PASSWORD"] == ""
+    assert example_variables()["POSTGRES_PASSWORD"] == example_variables()["RECO_API_KEYS"] == ""
     for path in (COMPOSE, CHECKOUT / "Dockerfile", *(CHECKOUT / "deploy").glob("*")):
         for user, password in re.findall(
-            r"://([^\s:/@]+):([^\s@]+)@", interpolated(path.read_text(), {"POSTGRES_PASSWORD": "x"})
+            r"://([^\s:/@]+):([^\s@]+)@",
+            interpolated(path.read_text(), {"POSTGRES_PASSWORD": "x", "RECO_API_KEYS": "x"}),
         ):
             assert password in ("x", "…"), f"{path.name} holds the password of {user}"
     assert all(
@@ -197,7 +202,7 @@ def test_ports_are_published_on_loopback_only_and_somebody_listens_there() -> No
             assert host == "127.0.0.1", name
             assert inside == listens_on(service), name
 
-    assert published == {"postgres": "15432", "mlflow": "5000", "webserver": "3000"}
+    assert published == {"postgres": "15432", "mlflow": "5000", "webserver": "3000", "service": "8000"}
 
 
 def test_volumes_are_declared_used_and_mounted_where_the_image_has_a_directory() -> None:
@@ -487,7 +492,7 @@ class Deployment:
         for path in image.directories:
             Path(self._here(name, path)).mkdir(parents=True, exist_ok=True)
         for volume in self.services[name].get("volumes", []) if name != "postgres" else []:
-            source, target = volume.split(":")
+            source, target = volume.split(":")[:2]
             shared, mount = self.directory / "volumes" / source, Path(self._here(name, target))
             shared.mkdir(parents=True, exist_ok=True)
             mount.rmdir()
@@ -597,6 +602,7 @@ def test_every_command_line_works_and_every_health_check_passes(deployment: Depl
         "migrate-dagster": "service_completed_successfully",
         "mlflow": "service_healthy",
         "code-server": "service_healthy",
+        "service": "service_healthy",
         "webserver": "service_healthy",
         "daemon": "service_healthy",
     }

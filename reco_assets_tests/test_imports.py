@@ -29,6 +29,11 @@ def test_the_recommender_loads_neither_dagster_nor_sql_nor_mlflow() -> None:
     assert loaded & {"dagster", "sqlalchemy", "psycopg", "mlflow", "pandas", "sklearn"} == set()
 
 
+def test_the_service_loads_neither_the_pipeline_nor_a_heavy_library() -> None:
+    loaded = _loaded_by("import reco_assets.serving.app")
+    assert loaded & {*HEAVY, "dagster", "dagster_mlflow", "alembic"} == set()
+
+
 def test_the_definitions_load_without_any_secret_or_server() -> None:
     statement = "from reco_assets.definitions import defs; defs.get_repository_def().load_all_definitions()"
     assert "dagster" in _loaded_by(statement)
