@@ -26,9 +26,10 @@ def compiled(function: F) -> F:
         machine_code = numba.njit(**options)(function)
     else:
         # numba looks at the age of the function's own file, yet what it calls from others is compiled
-        # into it: without this, code changed in another file would go on running as it was.
+        # into it: without this, code changed in another file would go on running as it was. In the version,
+        # because that is compared before the rest is unpickled, which fails where a class has gone.
         kept = machine_code._cache._cache_file
-        kept._source_stamp = (kept._source_stamp, _all_sources())
+        kept._version = f"{kept._version} {_all_sources()}"
     result: F = machine_code
     return result
 

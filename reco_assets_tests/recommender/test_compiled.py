@@ -46,3 +46,21 @@ def test_changed_code_that_another_file_calls_is_compiled_again(tmp_path: Path) 
         return int(subprocess.run(command, cwd=tmp_path, check=True, capture_output=True).stdout)
 
     assert [answer(2), answer(30)] == [21, 301]
+
+
+def test_a_cache_that_names_a_class_which_has_gone_is_compiled_anew(tmp_path: Path) -> None:
+    package = tmp_path / "loops"
+    package.mkdir()
+    shutil.copy(compiled_module.__file__, package / "compiled.py")
+    (package / "__init__.py").touch()
+
+    def answer(name: str) -> int:
+        (package / "sums.py").write_text(
+            "from typing import NamedTuple\nfrom loops.compiled import compiled\n\n"
+            f"class {name}(NamedTuple):\n    left: int\n    right: int\n\n"
+            f"@compiled\ndef total(pair):\n    return pair.left + pair.right\n\nanswer = total({name}(2, 3))\n"
+        )
+        command = [sys.executable, "-c", "from loops.sums import answer; print(answer)"]
+        return int(subprocess.run(command, cwd=tmp_path, check=True, capture_output=True).stdout)
+
+    assert [answer("Pair"), answer("Couple")] == [5, 5]
