@@ -14,7 +14,6 @@ from reco_assets.serving.metrics import Metrics
 from reco_assets.serving.realtime import Realtime
 from reco_assets.serving.trending import Trending
 from reco_assets.settings import Settings
-from reco_assets.store.database import native_url
 from reco_assets.store.service_state import service_state
 
 log = logging.getLogger(__name__)
@@ -53,11 +52,10 @@ class Service:
         self.clock = clock
         self.metrics = Metrics()
         self.identity = Identity(settings)
-        self.primary = _database(settings, "reco service")
+        self.primary = _database(settings, settings.database_url, "reco service")
         self.reads = self.primary
         if settings.replica_url is not None:
-            replica = settings.model_copy(update={"database_url": settings.replica_url})
-            self.reads = _database(replica, "reco service, reads")
+            self.reads = _database(settings, settings.replica_url, "reco service, reads")
         self.writer = EventWriter(self.primary, settings, self.metrics)
         self.trending = Trending(self.reads, settings, clock)
         self.realtime = Realtime(self.reads, settings, clock)
@@ -104,10 +102,5 @@ class Service:
         self.metrics.recommendations_age.set(age)
 
 
-def _database(settings: Settings, application_name: str) -> Database:
-    return Database(
-        settings,
-        native_url(settings, application_name=application_name),
-        application_name=application_name,
-        size=settings.service_pool_size,
-    )
+def _database(settings: Settings, url: str | None, application_name: str) -> Database:
+    return Database(settings, url, application_name=application_name, size=settings.service_pool_size)
