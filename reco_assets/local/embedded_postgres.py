@@ -68,7 +68,8 @@ def embedded_postgres(
         directory: Holds the data, the log and the password. As root, when the server's account cannot
             enter it, they go below /var/lib/reco instead, where the file `moved-to` says.
         databases: Created if absent.
-        options: Extra `postgres -c` options, heeded by whoever starts the server.
+        options: Extra `postgres -c` options, heeded by whoever starts the server; `port` among them asks
+            for that port, otherwise a free one is taken.
 
     Raises:
         DatabaseUnreachable: The server did not come up; the message holds the end of its log.
@@ -148,7 +149,8 @@ class _Server:
         arguments = [item for name, value in settings.items() for item in ("-c", f"{name}={value}")]
         deadline = time.monotonic() + _START_TIMEOUT_S
         while True:
-            port = _free_port()  # again for each try: somebody else may have taken the last one meanwhile
+            # Again for each try: somebody else may have taken the last one meanwhile.
+            port = int(options.get("port", 0)) or _free_port()
             with self.log.open("ab") as log:
                 process = subprocess.Popen(
                     [binaries / "postgres", "-D", self.data, "-c", f"port={port}", *arguments],

@@ -70,6 +70,15 @@ class Database:
         """Whether the server answered when it was last asked."""
         return self._pool is not None
 
+    def check_available(self) -> None:
+        """Return, or say that the server is gone.
+
+        Raises:
+            DatabaseUnreachable: it is.
+        """
+        if self._pool is None:
+            raise self._gone()
+
     async def wait_available(self, timeout_s: float) -> bool:
         """Wait until the server is there, or so long; whether it is."""
         with suppress(TimeoutError):
@@ -111,8 +120,7 @@ class Database:
             DatabaseUnreachable: at once while the server is gone, or it does not answer.
             SettingsError: it refuses the login.
         """
-        if not self.available:
-            raise self._gone()
+        self.check_available()
         connection = await self._connector.connect()
         connection.answer_within_s = float("inf")
         return connection
