@@ -1,0 +1,278 @@
+// @ts-check
+/** @typedef {import("./reco.js").Reco} Reco @typedef {import("./reco.js").Item} Item */
+
+const EVERY_MS = 5000;
+const AT_ONCE = 20;
+const BATCH = 50;
+const BATCH_CHARS = 20000; // at most 60 KB as UTF-8: browsers let 64 KB outlive a page
+const QUEUE = 1000;
+const KEEP_MS = 6.5 * 864e5; // the service refuses a client_time older than a week
+const VIEW_MS = 1000;
+
+/** Random, so that pages that failed together do not return together. @param {number} failures */
+const backoff = (failures) => Math.random() * Math.min(6e4, 1e3 * 2 ** failures);
+
+/** The beginning of an id of that time. @param {number} ms */
+const timePart = (ms) => ms.toString(16).padStart(12, "0").replace(/.{4}$/, "-$&");
+
+/** A UUID of version 7: sorted by time, in the queue as in the table's index. */
+function newId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(10));
+  bytes[0] = (bytes[0] & 15) | 112;
+  bytes[2] = (bytes[2] & 63) | 128;
+  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return timePart(Date.now()) + hex.replace(/(.{4})(.{4})/, "-$1-$2-");
+}
+
+/** @param {any} item */
+const idOf = (item) => item.post_id ?? item.id ?? item;
+
+/** @type {typeof import("./reco.js").withTracking} */
+export function withTracking(answer) {
+  const { request_id, generation_id, model_version, experiment } = answer.metadata;
+  const shared = { request_id, generation_id, model_version, experiment: experiment?.name, arm: experiment?.arm };
+  for (const post of answer.posts) {
+    const { source, rank, propensity } = post;
+    post.tracking = { source, rank, propensity, ...shared };
+  }
+  return answer;
+}
+
+/** @type {typeof import("./reco.js").createReco} */
+export function createReco({ endpoint = "", userId, token, onError = () => {} } = {}) {
+  const base = endpoint.replace(/\/$/, "");
+  const prefix = `reco:${userId ?? ""}:`; // one user's events never go out as another's
+  const open = new AbortController();
+  /** @type {Set<string>} */ const inFlight = new Set();
+  /** @type {string | undefined} */ let bearer;
+  /** @type {number | undefined} */ let timer;
+  /** @type {Promise<any>} */ let turn = Promise.resolve();
+  let [fresh, failures, notBefore, size] = [0, 0, 0, BATCH];
+
+  // A key per event: tabs add and remove without rewriting what others wrote.
+  /** @type {Record<string, string>[]} */ const stores = [{}];
+  try {
+    if (localStorage) stores.unshift(localStorage);
+  } catch {} // forbidden by the browser: memory will do
+  const queued = (start = prefix) =>
+    stores.flatMap((store) => Object.keys(store).filter((key) => key.startsWith(start))).sort();
+  /** @param {string} key */
+  const drop = (key) => stores.forEach((store) => delete store[key]);
+
+  /** @type {Reco["track"]} */
+  function track(type, item, extra) {
+    const id = newId();
+    const text = JSON.stringify({
+      id,
+      post_id: idOf(item),
+      interaction_type: type,
+      client_time: new Date(),
+      metadata: { .../** @type {any} */ (item).tracking, ...extra },
+    });
+    stores.some((store) => {
+      try {
+        return (store[prefix + id] = text);
+      } catch {} // full: the next one
+    });
+    queued().slice(0, -QUEUE).forEach(drop);
+    if (++fresh >= AT_ONCE) flush();
+    else timer ??= setTimeout(flush, EVERY_MS);
+  }
+
+  /** The oldest events that are not on their way, as [key, text]. */
+  function take() {
+    /** @type {[string, string][]} */ const batch = [];
+    let chars = 0;
+    for (const key of queued()) {
+      const text = stores.map((store) => store[key]).find(Boolean);
+      if (!text || inFlight.has(key)) continue;
+      chars += text.length;
+      if (batch.length && (batch.length >= size || chars > BATCH_CHARS)) break;
+      batch.push([key, text]);
+    }
+    return batch;
+  }
+
+  /** @param {[string, string][]} batch @param {boolean} [leaving] send before this returns */
+  async function send(batch, leaving) {
+    const url = base + "/api/track";
+    const type = "application/json";
+    const user = userId ? `"user_id":${JSON.stringify(userId)},` : "";
+    const body = `{${user}"interactions":[${batch.map(([, text]) => text)}]}`;
+    batch.forEach(([key]) => inFlight.add(key));
+    try {
+      if (leaving && !("keepalive" in Request.prototype)) throw 0;
+      const headers = { ...(leaving ? authorization() : await renewed()), "Content-Type": type };
+      const signal = AbortSignal.timeout?.(2e4);
+      const response = await fetch(url, { method: "POST", keepalive: true, headers, body, signal });
+      const answer = await response.json().catch(() => ({}));
+      const stored = answer.tracked >= 0;
+      // One event spoils a refused batch: halving finds out which.
+      size = [400, 413, 422].includes(response.status) ? batch.length >> 1 : BATCH;
+      if (stored || !size) {
+        batch.forEach(([key]) => drop(key));
+        (answer.errors ?? [answer.error]).forEach(onError);
+      }
+      if (stored) failures = 0;
+      else rest(Number(response.headers.get("Retry-After")) || 0);
+    } catch {
+      rest(0);
+      // A beacon has no Authorization and brings no answer: the events stay queued.
+      if (leaving && !token) navigator.sendBeacon?.(url, new Blob([body], { type }));
+    }
+    batch.forEach(([key]) => inFlight.delete(key));
+  }
+
+  /** @param {number} seconds that the service asks for */
+  function rest(seconds) {
+    notBefore = performance.now() + Math.min(seconds, 3600) * 1e3 + backoff(failures++);
+  }
+
+  /** @type {() => Record<string, string>} */
+  const authorization = () => (bearer ? { Authorization: "Bearer " + bearer } : {});
+  async function renewed() {
+    bearer = await token?.();
+    return authorization();
+  }
+
+  async function drain() {
+    while (navigator.onLine && performance.now() >= notBefore) {
+      const batch = take();
+      if (!batch.length) break;
+      await send(batch);
+    }
+  }
+
+  async function flush() {
+    clearTimeout(timer);
+    timer = undefined;
+    fresh = 0;
+    // One tab at a time; the next finds what is left.
+    turn = navigator.locks ? navigator.locks.request(prefix, drain) : turn.then(drain);
+    await turn.catch(() => {});
+    if (queued().length && !open.signal.aborted)
+      timer ??= setTimeout(flush, Math.max(notBefore - performance.now(), 0) || EVERY_MS);
+  }
+
+  function leave() {
+    const batch = take();
+    if (batch.length && performance.now() >= notBefore && !token == !bearer) send(batch, true);
+  }
+
+  /** @type {Map<Element, {item: Item, timer?: number}>} */ const watched = new Map();
+  const viewed = new Set();
+  const observer = new IntersectionObserver(
+    (entries) => {
+      for (const { target, intersectionRatio, intersectionRect } of entries) {
+        const watch = watched.get(target);
+        // What is taller than two screens is never half visible: then half of the screen is enough.
+        if (intersectionRatio < 0.5 && intersectionRect.height < innerHeight / 2) pause(target);
+        else if (watch) watch.timer ??= setTimeout(seen, VIEW_MS, target, watch.item);
+      }
+    },
+    { threshold: [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1] },
+  );
+  /** @param {Element} element */
+  function pause(element) {
+    const watch = watched.get(element);
+    if (watch) watch.timer = void clearTimeout(watch.timer);
+  }
+  /** @param {Element} element */
+  function unwatch(element) {
+    pause(element);
+    watched.delete(element);
+    observer.unobserve(element);
+  }
+  /** @param {Element} element @param {Item} item */
+  function seen(element, item) {
+    unwatch(element);
+    if (!viewed.has(idOf(item))) track("view", item);
+    viewed.add(idOf(item));
+  }
+  function turned() {
+    for (const element of watched.keys()) {
+      pause(element);
+      observer.unobserve(element);
+      if (!document.hidden) observer.observe(element);
+    }
+    if (document.hidden) leave();
+  }
+
+  /** @type {Reco["observe"]} */
+  function observe(element, item) {
+    /** @param {any} click */
+    const heard = ({ target, button }) => {
+      const marked = button < 2 && target.closest("[data-reco], a[href]");
+      if (marked) track(marked.dataset.reco ?? "click", item);
+    };
+    const watch = { item };
+    watched.set(element, watch);
+    observer.observe(element);
+    const clicks = ["click", "auxclick"];
+    for (const type of clicks) element.addEventListener(type, heard, open);
+    return () => {
+      for (const type of clicks) element.removeEventListener(type, heard);
+      if (watched.get(element) === watch) unwatch(element);
+    };
+  }
+
+  /** @type {Reco["feed"]} */
+  async function feed({ limit, cursor, exclude, signal } = {}) {
+    const query = new URLSearchParams();
+    for (const [name, value] of Object.entries({ user_id: userId, limit, cursor, exclude }))
+      if (value?.toString()) query.set(name, value.toString());
+    const response = await fetch(base + "/api/feeds?" + query, { headers: await renewed(), signal });
+    const answer = await response.json();
+    if (response.ok) return withTracking(answer);
+    throw Object.assign(new Error(answer.error?.message), answer.error, { status: response.status });
+  }
+
+  /** @type {Reco["live"]} */
+  function live(callback) {
+    /** @type {WebSocket | undefined} */ let socket;
+    /** @type {number} */ let again;
+    let tries = 0;
+    let over = false;
+    const retry = () => over || (again = setTimeout(connect, 1e3 + backoff(tries++)));
+    async function connect() {
+      try {
+        await renewed();
+        const url = new URL(base + "/api/feeds/live", location.href);
+        url.protocol = url.protocol.replace("http", "ws");
+        if (userId) url.searchParams.set("user_id", userId);
+        socket = new WebSocket(url, bearer ? ["reco.bearer", bearer] : []);
+        socket.onclose = retry;
+        socket.onmessage = ({ data }) => {
+          tries = 0;
+          if (!over) callback(JSON.parse(data));
+        };
+      } catch {
+        retry();
+      }
+      if (over) socket?.close();
+    }
+    function stop() {
+      over = true;
+      clearTimeout(again);
+      socket?.close();
+    }
+    open.signal.addEventListener("abort", stop);
+    connect();
+    return stop;
+  }
+
+  function close() {
+    leave();
+    open.abort();
+    clearTimeout(timer);
+    [...watched.keys()].forEach(unwatch);
+  }
+
+  addEventListener("pagehide", leave, open);
+  addEventListener("online", flush, open);
+  document.addEventListener("visibilitychange", turned, open);
+  const old = timePart(Date.now() - KEEP_MS);
+  queued("reco:").filter((key) => key.slice(-36) < old).forEach(drop);
+  if (queued().length) timer = setTimeout(flush, EVERY_MS);
+  return { track, observe, feed, live, flush, close };
+}
