@@ -1,7 +1,8 @@
 """Why a post is in a list: the score taken apart."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -50,8 +51,13 @@ class Explanation:
     freshness: float
 
 
-def explain_score(
-    post: int,
+def explain_score(post: int, **given: Any) -> Explanation:
+    """One score taken apart; see `explain_scores`."""
+    return explain_scores([post], **given)[0]
+
+
+def explain_scores(
+    posts: Sequence[int],
     *,
     neighbors: Array,
     similarities: Array,
@@ -60,11 +66,11 @@ def explain_score(
     factors: PostFactors,
     blend: float,
     allowed: Array,
-) -> Explanation:
-    """Take one score apart with plain numpy, by the formula of `list_scoring.recommend_to`.
+) -> list[Explanation]:
+    """Take scores apart with plain numpy, by the formula of `list_scoring.recommend_to`.
 
     Args:
-        post: which post.
+        posts: which posts.
         neighbors: (k,) the user's neighbours, -1 after the last.
         similarities: (k,) theirs.
         votes: (n_users, n_posts) CSR.
@@ -75,25 +81,48 @@ def explain_score(
     """
     found = neighbors >= 0
     neighbors, similarities = neighbors[found], similarities[found].astype(np.float64)
-    freshness = float(factors.freshness[post])
-    if not allowed[post]:
-        return Explanation(0.0, False, (), 0.0, freshness)
-
     totals = (similarities @ votes[neighbors]) * factors.freshness
     highest = float(np.max(totals, where=allowed, initial=0.0))
-    by_votes = (1.0 - blend) * (float(totals[post]) / highest) if highest > 0 else 0.0
-    by_popularity = blend * float(factors.popularity[post])
-    score = by_votes + by_popularity
+    voting = _Voting(neighbors, similarities, votes, last_interaction_at, totals, highest)
+    return [
+        voting.explain(post, factors, blend)
+        if allowed[post]
+        else Explanation(0.0, False, (), 0.0, float(factors.freshness[post]))
+        for post in posts
+    ]
 
-    voters = []
-    for neighbor, similarity in zip(neighbors.tolist(), similarities.tolist(), strict=True):
-        start, stop = votes.indptr[neighbor], votes.indptr[neighbor + 1]
-        entry = int(start + np.searchsorted(votes.indices[start:stop], post))
-        if entry < stop and votes.indices[entry] == post and score > 0:
-            vote = float(votes.data[entry])
-            time = None if last_interaction_at is None else int(last_interaction_at[entry])
-            total = float(totals[post])
-            share = by_votes / score * (freshness * similarity * vote / total) if total > 0 else 0.0
-            voters.append(Voter(neighbor, similarity, vote, time, share))
-    voters.sort(key=lambda voter: (-voter.share, voter.user_index))
-    return Explanation(score, True, tuple(voters), by_popularity / score if score > 0 else 0.0, freshness)
+
+class _Voting(NamedTuple):
+    """What a user's neighbours voted for, and how much that was in all."""
+
+    neighbors: Array
+    similarities: Array
+    votes: sp.csr_array
+    last_interaction_at: Array | None
+    totals: Array
+    highest: float
+
+    def explain(self, post: int, factors: PostFactors, blend: float) -> Explanation:
+        freshness, total = float(factors.freshness[post]), float(self.totals[post])
+        by_votes = (1.0 - blend) * (total / self.highest) if self.highest > 0 else 0.0
+        by_popularity = blend * float(factors.popularity[post])
+        score = by_votes + by_popularity
+        voters = []
+        if score > 0:
+            share = by_votes / score if total > 0 else 0.0
+            total = total or 1.0
+            voters = [
+                Voter(neighbor, similarity, vote, time, share * (freshness * similarity * vote / total))
+                for neighbor, similarity, vote, time in self._votes_for(post)
+            ]
+        voters.sort(key=lambda voter: (-voter.share, voter.user_index))
+        return Explanation(score, True, tuple(voters), by_popularity / score if score > 0 else 0.0, freshness)
+
+    def _votes_for(self, post: int) -> Iterator[tuple[int, float, float, int | None]]:
+        votes, times = self.votes, self.last_interaction_at
+        for neighbor, similarity in zip(self.neighbors.tolist(), self.similarities.tolist(), strict=True):
+            start, stop = votes.indptr[neighbor], votes.indptr[neighbor + 1]
+            entry = int(start + np.searchsorted(votes.indices[start:stop], post))
+            if entry < stop and votes.indices[entry] == post:
+                time = None if times is None else int(times[entry])
+                yield neighbor, similarity, float(votes.data[entry]), time

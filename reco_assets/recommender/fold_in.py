@@ -101,6 +101,12 @@ class FoldIn:
         listed = scored[0] >= 0
         return FoldedIn(scored[0][listed], scores[0][listed], neighbors, similarities)
 
+    def neighbors(
+        self, posts: Array, weights: Array, last_interaction_at: Array | None, *, user: int
+    ) -> tuple[Array, Array]:
+        """See `UserKNNRecommender.neighbors_of`; `user` is a row of the fit or -1."""
+        return self._neighbors(*self._history(posts, weights, last_interaction_at), user)
+
     def _neighbors(self, posts: Array, weights: Array, ages: Array | None, user: int) -> tuple[Array, Array]:
         if self.similarity_window_days is not None and ages is not None:
             recent = ages <= self.similarity_window_days

@@ -123,8 +123,8 @@ class InteractionMatrix:
             return cls(
                 user_ids=user_ids,
                 post_ids=post_ids,
-                weights=sp.csr_array((weights, indices, indptr), shape=shape),
-                last_interaction_at=sp.csr_array((newest, indices, indptr), shape=shape),
+                weights=csr_over(weights, indices, indptr, shape),
+                last_interaction_at=csr_over(newest, indices, indptr, shape),
                 as_of_us=int(metadata["as_of_us"]),
             )
 
@@ -202,6 +202,13 @@ def weights_of_types(
                 f"The weight of {name!r} is {interaction_weights[name]}; it must be positive and finite."
             )
     return np.array([interaction_weights.get(name, 0.0) for name in interaction_types], dtype=np.float64)
+
+
+def csr_over(data: Array, indices: Array, indptr: Array, shape: tuple[int, int]) -> sp.csr_array:
+    """A matrix over mapped arrays; given an int64 `indptr`, scipy would widen a copy of the indices."""
+    if len(data) <= np.iinfo(np.int32).max:
+        indptr = indptr.astype(np.int32)
+    return sp.csr_array((data, indices, indptr), shape=shape)
 
 
 def _sorted(keys: Array, n_keys: int) -> tuple[Array, Array]:

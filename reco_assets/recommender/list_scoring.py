@@ -7,7 +7,7 @@ the user may see, and never looks at the rest.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,16 @@ class PostFactors:
 
     freshness: Array
     popularity: Array
+
+    @classmethod
+    def of(cls, freshness: Array, readers: Array, eligible: Array) -> Self:
+        """Popularity is `readers`, (n_posts,) decayed, times freshness, divided by its maximum.
+
+        The maximum is over eligible posts, because the others cannot be shown.
+        """
+        popularity = readers * freshness
+        highest = popularity[eligible].max(initial=0.0)
+        return cls(freshness, popularity / highest if highest > 0 else popularity)
 
     @cached_property
     def by_popularity(self) -> Array:

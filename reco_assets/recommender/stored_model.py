@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp
 
 from reco_assets.recommender.artifact import consistent, read_artifact, take, write_artifact
+from reco_assets.recommender.interaction_matrix import csr_over
 from reco_assets.recommender.list_scoring import PostFactors
 from reco_assets.recommender.masks import Masks
 from reco_assets.recommender.neighbor_search import NeighborIndex
@@ -74,7 +74,9 @@ def load_model(
         model.set_params(**metadata["params"])
         n_users, n_posts = len(arrays["neighbors"]), int(metadata["n_posts"])
         _check_shapes(arrays, n_users, n_posts, int(metadata["tile_users"]))
-        model.votes_ = _csr(arrays["votes"], arrays["vote_posts"], arrays["vote_indptr"], n_users, n_posts)
+        model.votes_ = csr_over(
+            arrays["votes"], arrays["vote_posts"], arrays["vote_indptr"], (n_users, n_posts)
+        )
         model.as_of_us_ = int(metadata["as_of_us"])
         model.index_ = NeighborIndex(
             **{name: arrays[name] for name in _INDEX}, tile_users=int(metadata["tile_users"])
@@ -96,13 +98,6 @@ def load_model(
         setattr(model, f"{name}_", arrays[name])
     for name in _OPTIONAL:
         setattr(model, f"{name}_", arrays.get(name))
-
-
-def _csr(data: Array, indices: Array, indptr: Array, n_users: int, n_posts: int) -> sp.csr_array:
-    """A matrix over the mapped arrays; given an int64 `indptr`, scipy would widen a copy of the indices."""
-    if len(data) <= np.iinfo(np.int32).max:
-        indptr = indptr.astype(np.int32)
-    return sp.csr_array((data, indices, indptr), shape=(n_users, n_posts))
 
 
 def _check_shapes(arrays: dict[str, Array], n_users: int, n_posts: int, tile_users: int) -> None:

@@ -278,6 +278,20 @@ class UserKNNRecommender:
             blend=self.popularity_blend,
         )
 
+    def neighbors_of(
+        self, post_indices: Any, weights: Any, last_interaction_at: Any = None, *, user_index: int = -1
+    ) -> tuple[Array, Array]:
+        """The neighbours of a history of now: the part of `fold_in` that does not age within a day.
+
+        Args:
+            post_indices, weights, last_interaction_at, user_index: as for `fold_in`.
+
+        Returns:
+            (k,) int32 users, most similar first, -1 after the last, and (k,) float32 similarities.
+        """
+        user = int(self._checked([user_index])[0])
+        return self._fold_in.neighbors(post_indices, weights, last_interaction_at, user=user)
+
     def rows_of_users(self, user_ids: Array) -> Array:
         """Row of each of the (m, 16) ids, -1 for an unknown user.
 
@@ -366,11 +380,9 @@ class UserKNNRecommender:
 
     def _post_factors(self, inputs: FitInputs) -> PostFactors:
         freshness = decay(inputs.post_ages(), self.freshness_half_life_days)
-        readers = decay(inputs.entry_ages(), self.popularity_half_life_days)
-        popularity = np.bincount(inputs.weights.indices, readers, minlength=len(freshness)) * freshness
-        # Normalised over eligible posts, because the others cannot be shown.
-        highest = popularity[inputs.masks.eligible].max(initial=0.0)
-        return PostFactors(freshness, popularity / highest if highest > 0 else popularity)
+        decayed = decay(inputs.entry_ages(), self.popularity_half_life_days)
+        readers = np.bincount(inputs.weights.indices, decayed, minlength=len(freshness))
+        return PostFactors.of(freshness, readers, inputs.masks.eligible)
 
     def _checked(self, user_indices: Any) -> Array:
         users = np.atleast_1d(np.asarray(user_indices, dtype=np.int64))
