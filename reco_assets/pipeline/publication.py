@@ -153,7 +153,13 @@ def refuse(
     reasons = " ".join(f"{name}: {verdict.message}" for name, verdict in failed.items())
     record_refused(
         connection,
-        Origin(computed.day, registered.version_name, registered.mlflow_run_id, dagster_run_id),
+        Origin(
+            computed.day,
+            registered.version_name,
+            registered.mlflow_run_id,
+            dagster_run_id,
+            registered.digest,
+        ),
         message=reasons,
         n_users=computed.lists.n_users,
         n_recommendations=len(computed.lists),
@@ -183,6 +189,7 @@ def publish_lists(
         model_version=registered.version_name,
         mlflow_run_id=registered.mlflow_run_id,
         dagster_run_id=dagster_run_id,
+        model_digest=registered.digest,
     )
 
 

@@ -36,6 +36,7 @@ class Generation:
     published_at: datetime | None
     superseded_at: datetime | None
     message: str | None
+    model_digest: str | None = None
     dropped_reasons: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -46,12 +47,17 @@ class Generation:
 
 @dataclass(frozen=True)
 class Origin:
-    """What a generation was made from."""
+    """What a generation was made from.
+
+    `model_digest` is `recommender.artifact.artifact_digest` of the model's files, by which the service knows
+    that those on its disk are the ones that were published.
+    """
 
     partition_date: date
     model_version: str
     mlflow_run_id: str | None = None
     dagster_run_id: str | None = None
+    model_digest: str | None = None
 
 
 def live_generation(connection: sa.Connection) -> Generation | None:
@@ -136,6 +142,7 @@ def _origin(origin: Origin) -> dict[str, Any]:
         "model_version": origin.model_version,
         "mlflow_run_id": origin.mlflow_run_id,
         "dagster_run_id": origin.dagster_run_id,
+        "model_digest": origin.model_digest,
     }
 
 

@@ -106,6 +106,7 @@ def publish(
     model_version: str,
     mlflow_run_id: str | None = None,
     dagster_run_id: str | None = None,
+    model_digest: str | None = None,
     wait_s: float = 60.0,
     on_stage: Callable[[str], None] = lambda _stage: None,
 ) -> Publication:
@@ -123,6 +124,7 @@ def publish(
         model_version: Such as `collaborative_filtering_v7`.
         mlflow_run_id: For the record.
         dagster_run_id: For the record.
+        model_digest: Of the model's files; without it the service does not compute with them.
         wait_s: How long to wait for another publisher to end, or for the server to notice that one was
             killed; 0 asks once.
         on_stage: Called with each name of `STAGES`; tests interrupt here.
@@ -139,7 +141,7 @@ def publish(
         raise BadInput(
             f"generated_at {generated_at} and expires_at {expires_at} need a time zone, such as UTC."
         )
-    origin = Origin(partition_date, model_version, mlflow_run_id, dagster_run_id)
+    origin = Origin(partition_date, model_version, mlflow_run_id, dagster_run_id, model_digest)
     shared = SharedValues(generated_at.astimezone(UTC), expires_at.astimezone(UTC), model_version, uuid4())
     job = _Job(engine, rows, origin, shared, wait_s, on_stage)
     for pause in pauses(engine):

@@ -132,6 +132,7 @@ def build_metadata(id_type: IdType = "uuid") -> sa.MetaData:
         sa.Column("published_at", timestamp),
         sa.Column("superseded_at", timestamp),
         sa.Column("message", sa.Text),
+        sa.Column("model_digest", sa.Text),
         sa.CheckConstraint(
             "status IN ('building', 'live', 'superseded', 'archived', 'refused', 'failed')",
             name="recommendation_generations_status_check",

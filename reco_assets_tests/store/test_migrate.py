@@ -15,6 +15,7 @@ from reco_assets.store.adoption import relation_columns
 from reco_assets.store.database import create_engine_for, transaction
 from reco_assets.store.day_files import read_day
 from reco_assets.store.extract import extract_interactions
+from reco_assets.store.generations import live_generation
 from reco_assets.store.lookups import recommendations_of
 from reco_assets.store.schema import build_metadata
 from reco_assets_tests.store.conftest import settings_for
@@ -93,6 +94,25 @@ def test_check_names_the_command_when_behind_and_the_package_when_ahead(
         migrate.check(empty)
     with pytest.raises(SchemaError, match=r"Upgrade the package"):
         migrate.upgrade(empty)
+
+
+def test_a_database_of_the_first_revision_gets_the_new_columns_and_keeps_its_rows(
+    empty: Settings, plain_engine: sa.Engine
+) -> None:
+    migrate.upgrade(empty, "0001")
+    run_sql(
+        plain_engine,
+        "INSERT INTO recommendation_generations (partition_date, status) VALUES ('2026-11-19', 'live')",
+    )
+    migration = migrate.upgrade(empty)
+    assert (migration.before, migration.after, migration.created) == ("0001", migrate.head(), ())
+    with transaction(plain_engine) as connection:
+        live = live_generation(connection)
+    assert live is not None
+    assert live.model_digest is None
+    assert migrate.downgrade(empty, "0001").after == "0001"
+    with transaction(plain_engine) as connection:
+        assert "model_digest" not in relation_columns(connection)["recommendation_generations"]
 
 
 def test_two_migrations_at_once_both_succeed(empty: Settings) -> None:
