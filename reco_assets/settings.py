@@ -251,6 +251,11 @@ class Settings(BaseSettings, ModelSettings, ServiceSettings):
             raise SettingsError("\n".join(describe_invalid(error, ENV_PREFIX))) from None
 
     @property
+    def tracked_types(self) -> tuple[str, ...]:
+        """Every interaction type that is no mistake: those with a weight, and those without one (`hide`)."""
+        return tuple(sorted({*self.interaction_weights, *self.extra_interaction_types}))
+
+    @property
     def storage(self) -> Path:
         """Where Parquet files and model artifacts go."""
         return self.storage_dir or self.home / "storage"

@@ -36,7 +36,7 @@ def raw_interactions(
             min(days),
             max(days) + timedelta(days=1),
             storage.raw_interactions,
-            sorted(settings.interaction_weights),
+            settings.tracked_types,
         )
     metadata = extraction_metadata(extracts)
     if rejected := metadata["rejected_rows"]:

@@ -20,9 +20,7 @@ def interactions_have_a_valid_schema(
 
     with explained():
         return check_result(
-            schema_is_valid(
-                storage, checked_days(context, RAW_INTERACTIONS), Settings.load().interaction_weights
-            ),
+            schema_is_valid(storage, checked_days(context, RAW_INTERACTIONS), Settings.load().tracked_types),
             blocking=True,
         )
 

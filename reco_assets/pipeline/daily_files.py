@@ -1,7 +1,7 @@
 """Verdicts on the daily files of raw interactions."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -19,8 +19,8 @@ _TRAILING_DAYS = 7
 _NEEDED = (USER_ID, POST_ID, INTERACTION_TYPE, CREATED_AT)
 
 
-def schema_is_valid(storage: FileStorage, days: Sequence[date], weights: Mapping[str, float]) -> Verdict:
-    """No nulls, only types that have a weight, and every time within its file's day.
+def schema_is_valid(storage: FileStorage, days: Sequence[date], types: Collection[str]) -> Verdict:
+    """No nulls, only types that are tracked, and every time within its file's day.
 
     `read_day` has already refused a file that lacks a column or holds one of another type.
     """
@@ -30,8 +30,8 @@ def schema_is_valid(storage: FileStorage, days: Sequence[date], weights: Mapping
         table = read_day(storage.raw_day(day))
         n_rows += table.num_rows
         wrong.update(_invalid_rows(table, day))
-        if unknown := set(table[INTERACTION_TYPE].unique().to_pylist()) - set(weights):
-            wrong["types without a weight"] += len(unknown)
+        if unknown := set(table[INTERACTION_TYPE].unique().to_pylist()) - set(types):
+            wrong["unknown types"] += len(unknown)
     n_wrong = sum(wrong.values())
     found = ", ".join(f"{count:,} {reason}" for reason, count in wrong.items()) or "nothing wrong"
     message = f"{n_rows:,} rows in {len(days)} files: {found}."

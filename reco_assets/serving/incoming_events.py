@@ -82,7 +82,7 @@ class EventReader:
     """Reads tracking requests under the limits of the settings."""
 
     def __init__(self, settings: Settings) -> None:
-        self._types = frozenset((*settings.interaction_weights, *settings.extra_interaction_types))
+        self._types = frozenset(settings.tracked_types)
         self._most_events = settings.track_max_batch
         self._most_bytes = settings.track_max_metadata_bytes
         self._deepest = settings.track_max_metadata_depth
@@ -149,7 +149,8 @@ class EventReader:
         if not isinstance(interaction_type, str) or interaction_type not in self._types:
             raise _Refused(
                 "unknown_type",
-                f"interaction_type is {_shown(interaction_type)}; there are {', '.join(sorted(self._types))}.",
+                f"interaction_type is {_shown(interaction_type)}; there are "
+                f"{', '.join(sorted(self._types))}.",
             )
         return NewEvent(
             uuid4() if event_id is None else _uuid(event_id, "id"),

@@ -115,7 +115,7 @@ def _unknown_types(connection: sa.Connection, settings: Settings) -> Iterator[Fo
             "WHERE interaction_type IS NULL OR NOT interaction_type::text = ANY(:known) "
             "GROUP BY 1 ORDER BY 2 DESC LIMIT 20"
         ),
-        {"known": list(settings.interaction_weights)},
+        {"known": list(settings.tracked_types)},
     )
     for name, n in rows:
         weights = ",".join(f"{known}={weight:g}" for known, weight in settings.interaction_weights.items())

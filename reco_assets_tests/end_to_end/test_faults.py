@@ -44,6 +44,21 @@ def test_rows_of_an_unknown_type_are_left_out_and_counted(pipeline: Pipeline) ->
     assert metadata["rejected_rows"].value == 7
 
 
+def test_a_type_without_a_weight_is_kept_and_changes_no_list(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECO_EXTRA_INTERACTION_TYPES", "hide")
+    pipeline.extract_window()
+    assert pipeline.materialize().success
+    before = [row[:3] for row in pipeline.live_rows()]
+    _insert(pipeline, kind="hide", n=7)
+    result = pipeline.materialize()
+    assert result.success
+    metadata = result.asset_materializations_for_node("raw_interactions")[0].metadata
+    assert metadata["rejected_rows"].value == 0
+    assert [row[:3] for row in pipeline.live_rows()] == before
+
+
 def test_times_in_the_future_and_before_the_start_reach_no_partition(pipeline: Pipeline) -> None:
     usual = _rows_of(pipeline, "raw_interactions")
     _insert(pipeline, at="2099-01-01 00:00+00")
