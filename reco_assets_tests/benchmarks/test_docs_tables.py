@@ -3,33 +3,35 @@
 import pytest
 
 from benchmarks.contenders.registry import CHECKOUT, ENTRANTS
-from benchmarks.docs_tables import PAGES, RESULTS, filled, names
-from benchmarks.report import Report, Table, load_report
+from benchmarks.docs_tables import PAGES, filled, kept_runs, names
+from benchmarks.report import Report, Table
 
-PAGE = "Text.\n\n<!-- benchmark speed -->\nold\n<!-- /benchmark -->\n\nMore.\n"
+PAGE = "Text.\n\n<!-- benchmark search:speed -->\nold\n<!-- /benchmark -->\n\nMore.\n"
 
 
 def test_a_table_takes_its_place_and_nothing_else_changes() -> None:
     report = Report(say=lambda _: None)
     report.add(Table.of("speed", "How fast", [{"contender": "ours", "total s": 1.5}]))
-    page = filled(PAGE, report)
-    assert page.startswith("Text.\n\n<!-- benchmark speed -->\n\n| contender |")
+    page = filled(PAGE, {"search": report})
+    assert page.startswith("Text.\n\n<!-- benchmark search:speed -->\n\n| contender |")
     assert page.endswith("<!-- /benchmark -->\n\nMore.\n")
     assert "old" not in page
-    assert filled(page, report) == page
+    assert filled(page, {"search": report}) == page
 
 
 def test_a_place_for_a_table_that_was_not_measured_is_an_error() -> None:
     with pytest.raises(KeyError, match="No table speed"):
-        filled(PAGE, Report())
+        filled(PAGE, {"search": Report()})
+    with pytest.raises(KeyError, match="No run search"):
+        filled(PAGE, {})
 
 
 def test_the_pages_show_the_kept_figures() -> None:
-    report = load_report(RESULTS)
+    runs = kept_runs()
     for path in PAGES:
         page = path.read_text()
         assert names(page)
-        assert filled(page, report) == page, f"{path.name}: `make bench-docs`"
+        assert filled(page, runs) == page, f"{path.name}: `make bench-docs`"
 
 
 def test_the_readme_names_every_contender() -> None:
