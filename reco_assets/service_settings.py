@@ -207,3 +207,16 @@ class ServiceSettings(BaseModel):
     )
 
     realtime: bool = Field(True, description="Whether recommendations are computed from live votes.")
+    realtime_tick_s: float = Field(
+        1.0, ge=0.1, le=60, description="Seconds between two looks at new events, at least."
+    )
+    realtime_max_events: int = Field(
+        1_000_000,
+        ge=1000,
+        le=100_000_000,
+        description="Events since the published day that are kept in memory; beyond it the oldest go.",
+    )
+    realtime_threads: int = Field(2, ge=1, le=64, description="Threads that compute real-time lists.")
+    live_feed_sockets: int = Field(
+        1000, ge=0, le=100_000, description="Pages that one process tells of changes to their feed at most."
+    )

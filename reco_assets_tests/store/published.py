@@ -61,6 +61,7 @@ def publish_pairs(
     generated_at: datetime = NOW,
     ttl: timedelta = timedelta(hours=72),
     version: str = "collaborative_filtering_v1",
+    model_digest: str | None = None,
     wait_s: float = 20.0,
     on_stage: Callable[[str], None] = lambda _stage: None,
 ) -> Publication:
@@ -71,6 +72,7 @@ def publish_pairs(
         generated_at=generated_at,
         expires_at=generated_at + ttl,
         model_version=version,
+        model_digest=model_digest,
         wait_s=wait_s,
         on_stage=on_stage,
     )
