@@ -25,7 +25,7 @@ def settings_for(url: str, **changes: Any) -> Settings:
 def template(postgres_server: ServerAddress) -> str:
     with psycopg.connect(postgres_server.url(), autocommit=True) as connection:
         # Each directory of tests that takes this fixture has one of its own; the server is one.
-        if connection.execute("SELECT FROM pg_database WHERE datname = %s", (TEMPLATE,)).fetchone():
+        if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (TEMPLATE,)).fetchone():
             return TEMPLATE
         connection.execute(f"CREATE DATABASE {TEMPLATE}")
     migrate.upgrade(settings_for(postgres_server.url(TEMPLATE)))
