@@ -20,7 +20,7 @@ SELECT a.attname::text, format_type(a.atttypid, a.atttypmod) FROM pg_attribute a
 WHERE a.attrelid = to_regclass('user_interactions') AND a.attnum > 0 AND NOT a.attisdropped
 """
 # The look-ups are subqueries of their own (LIMIT), so that the planner has no choice but the primary keys:
-# its guess at the length of an array must never lead to a scan of all users.
+# its guess at the length of an array must never lead to a scan of all users. (EXISTS would be hashed.)
 _INSERT: Final = """
 INSERT INTO user_interactions (id, user_id, post_id, interaction_type, created_at, metadata)
 SELECT g.id, u.id, p.id, g.interaction_type::{interaction_type}, now(), g.metadata::{metadata}
@@ -33,9 +33,9 @@ ON CONFLICT (id) DO NOTHING
 RETURNING id
 """
 _LOOK: Final = """
-SELECT EXISTS (SELECT FROM user_interactions WHERE id = g.id),
-       EXISTS (SELECT FROM users WHERE id = g.user_id),
-       EXISTS (SELECT FROM posts WHERE id = g.post_id)
+SELECT (SELECT id FROM user_interactions WHERE id = g.id LIMIT 1) IS NOT NULL,
+       (SELECT id FROM users WHERE id = g.user_id LIMIT 1) IS NOT NULL,
+       (SELECT id FROM posts WHERE id = g.post_id LIMIT 1) IS NOT NULL
 FROM unnest(%b::{id}[], %b::{user_id}[], %b::{post_id}[]) WITH ORDINALITY AS g (id, user_id, post_id, n)
 ORDER BY g.n
 """
