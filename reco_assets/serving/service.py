@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from reco_assets.errors import RecoError
 from reco_assets.serving.database import Database
 from reco_assets.serving.event_writer import EventWriter
+from reco_assets.serving.experiments import parse_experiment
 from reco_assets.serving.identity import Identity
 from reco_assets.serving.metrics import Metrics
 from reco_assets.serving.realtime import Realtime
@@ -39,6 +40,7 @@ class Service:
         clock: what time it is; a replay has its own.
         metrics: what /metrics shows.
         identity: who may ask what.
+        experiment: that feeds take part in; None: none.
         primary: where events go.
         reads: where feeds come from: the replica, or the primary.
         writer: tracked events on their way into the database.
@@ -52,6 +54,7 @@ class Service:
         self.clock = clock
         self.metrics = Metrics()
         self.identity = Identity(settings)
+        self.experiment = parse_experiment(settings.experiment, settings.experiment_salt)
         self.primary = _database(settings, settings.database_url, "reco service")
         self.reads = self.primary
         if settings.replica_url is not None:

@@ -1,0 +1,163 @@
+"""What a request has learnt from the database about posts: whether this user may see them, and their facts."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final, TypeVar
+from uuid import UUID
+
+from reco_assets.errors import DatabaseUnreachable, RecoError
+from reco_assets.serving.feed_list import Entry
+from reco_assets.serving.trending import Pools
+from reco_assets.store.feed_queries import PostFacts, eligible_posts
+
+if TYPE_CHECKING:
+    from psycopg import AsyncConnection
+    from psycopg.rows import TupleRow
+
+    from reco_assets.serving.service import Service
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+SLACK: Final = 10
+"""Posts asked about beyond the page, so that filtered ones are made up for in the same round trip."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a request asks for, checked.
+
+    Attributes:
+        user_id: whose feed.
+        user: the same as text.
+        limit: posts of the page.
+        exclude: posts that must not be in it.
+        now: what time it is.
+        deadline: of the whole answer, on the loop's clock.
+    """
+
+    user_id: UUID
+    user: str
+    limit: int
+    exclude: frozenset[str]
+    now: datetime
+    deadline: float
+
+
+class LiveFilter:
+    """The filters for one request.
+
+    Attributes:
+        known: facts of the posts that the user may see, as far as they have been asked about.
+        degraded: why the database can no longer be asked; None while it can.
+    """
+
+    def __init__(self, service: "Service", wish: Wish) -> None:
+        self.known: dict[str, PostFacts] = {}
+        self.degraded: str | None = None
+        self.seen_since = wish.now - timedelta(days=service.settings.seen_days)
+        self._service = service
+        self._wish = wish
+        self._asked: set[str] = set()
+
+    @property
+    def pools(self) -> Pools:
+        """What is in memory."""
+        return self._service.trending.pools
+
+    def note(self, asked: Iterable[str], eligible: Mapping[str, PostFacts]) -> None:
+        """Take in what the database said: whichever of `asked` is not `eligible` is refused."""
+        self._asked.update(asked)
+        self.known.update(eligible)
+
+    def refuses(self, post_id: str) -> bool:
+        """Whether the post must not be shown, by all that is known by now."""
+        if post_id in self.known:
+            return False
+        return post_id in self._asked or post_id in self._wish.exclude
+
+    def admits(self, post_id: str) -> bool:
+        """Whether the post may be shown: the database said so; or it cannot, and memory knows no reason."""
+        if post_id in self._wish.exclude:
+            return False
+        if post_id in self._asked or self.degraded is None:
+            return post_id in self.known
+        return self.facts(post_id).author_id != self._wish.user
+
+    def facts(self, post_id: str) -> PostFacts:
+        """What is known of the post; nothing may be."""
+        return self.known.get(post_id) or self.pools.facts.get(post_id) or PostFacts()
+
+    async def settle(self, entries: Sequence[Entry], also: Iterable[str] = ()) -> list[Entry]:
+        """Have the first page of `entries` judged.
+
+        Args:
+            entries: best first.
+            also: further posts to be judged on this occasion.
+
+        Returns:
+            `entries` without those that are refused. Its first `limit` are judged, unless the database
+            is out of reach.
+        """
+        limit = self._wish.limit
+        reach = limit + SLACK
+        also = [post_id for post_id in also if post_id not in self._asked]
+        while True:
+            left = [entry for entry in entries if not self.refuses(entry[0])]
+            if self.degraded is not None:
+                return left
+            if not also and all(entry[0] in self.known for entry in left[:limit]):
+                return left
+            await self.ask([*(entry[0] for entry in left[:reach]), *also])
+            also = []
+            reach *= 2  # for one who has seen nearly all of it: few round trips
+
+    async def ask(self, post_ids: Iterable[str]) -> None:
+        """Have these posts judged; sets `degraded` if the database cannot."""
+        posts = [post_id for post_id in dict.fromkeys(post_ids) if post_id not in self._asked]
+        if not posts or self.degraded is not None:
+            return
+        user, since = self._wish.user, self.seen_since
+        try:
+            eligible = await self.query(
+                self.time_left(), lambda c: eligible_posts(c, user, seen_since=since, post_ids=posts)
+            )
+        except Exception as error:
+            self.degraded = degraded_by(error)
+            return
+        self.note(posts, eligible)
+
+    def time_left(self) -> float:
+        """Seconds until the answer is due."""
+        return self._wish.deadline - asyncio.get_running_loop().time()
+
+    async def query(
+        self, budget_s: float, question: "Callable[[AsyncConnection[TupleRow]], Awaitable[T]]"
+    ) -> T:
+        """Ask the database something, within the budget.
+
+        Raises:
+            RecoError: it is gone, or busy.
+            TimeoutError: no answer in time.
+        """
+        if budget_s <= 0:
+            raise TimeoutError
+        async with (
+            asyncio.timeout(budget_s),
+            self._service.reads.connection(timeout_s=budget_s) as connection,
+        ):
+            return await question(connection)
+
+
+def degraded_by(error: Exception) -> str:
+    """What an answer says about it."""
+    if isinstance(error, DatabaseUnreachable):
+        return "database_unreachable"
+    if isinstance(error, TimeoutError) or (isinstance(error, RecoError) and error.transient):
+        return "database_slow"
+    log.error("A feed could not be read from the database.", exc_info=error)
+    return "database_error"

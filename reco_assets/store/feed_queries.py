@@ -1,0 +1,333 @@
+"""What a feed asks the database: one user's list, and which of some posts this user may see. Async.
+
+The live filters are in every query: the post still exists, the view `recommendable_posts` lists it, the user
+has not interacted with it lately, did not write it, and does not hide its author (`hidden_authors`).
+
+Ids are parameters without a type, so that the server reads them as `uuid` or `text`, whichever the app's
+are, and come back as text, which is what an answer is made of.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from math import isfinite
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from psycopg import AsyncConnection
+    from psycopg.rows import TupleRow
+
+# Evaluated once for the statement; hashed, so that each post is one look into it.
+_SEEN = """seen AS MATERIALIZED (
+    SELECT post_id FROM user_interactions
+    WHERE user_id = %(user)s AND created_at > %(seen_since)s AND post_id IS NOT NULL
+)"""
+# The views may spell authors in another type than the tables, hence as text.
+_HIDDEN = """hidden AS MATERIALIZED (
+    SELECT author_id::text AS author_id FROM hidden_authors WHERE user_id = %(user)s
+)"""
+_ALLOWED = "l.post_id NOT IN (SELECT post_id FROM seen)"
+# Not a filter: the view may name several authors of a post, and one of them is enough to bar it.
+_BARRED = (
+    "coalesce(l.author_id::text = %(author)s::text OR l.author_id::text IN (SELECT author_id FROM hidden), "
+    "false)"
+)
+# `title` is the app's own column. Without one in `posts` the name means the outer one, which is null. (As
+# JSON, `to_jsonb(p) ->> 'title'`, the row would be read whole: its body too.)
+_ABSENT = "(SELECT NULL::text AS title) AS absent"
+_POST = "JOIN LATERAL (SELECT title::text AS title FROM posts WHERE posts.id = l.post_id) AS post ON true"
+_LISTED = "(SELECT post_id, author_id, created_at FROM recommendable_posts) AS l"
+
+
+def _eligible(kind: str, condition: str) -> str:
+    return f"""SELECT '{kind}', l.post_id::text, NULL::float8, l.author_id::text, l.created_at, post.title,
+       {_BARRED}
+FROM {_ABSENT} CROSS JOIN {_LISTED} {_POST}
+WHERE {condition} AND {_ALLOWED}"""  # noqa: S608 (no value is formatted into it)
+
+
+_ELIGIBLE = f"WITH {_SEEN}, {_HIDDEN} " + _eligible("c", "l.post_id = ANY(%(ids)s)")
+
+_LIST = f"""WITH {_SEEN}, {_HIDDEN},
+mine AS MATERIALIZED (
+    SELECT r.post_id, r.score, l.author_id, l.created_at, post.title, {_BARRED} AS barred,
+           r.generation_id, r.model_version, r.generated_at
+    FROM {_ABSENT} CROSS JOIN user_recommendations r
+    JOIN {_LISTED} ON l.post_id = r.post_id {_POST}
+    WHERE r.user_id = %(user)s AND r.expires_at > %(now)s AND {_ALLOWED}
+    ORDER BY r.score DESC, r.post_id
+)
+SELECT 'g', generation_id::text, NULL::float8, model_version, generated_at, NULL::text, true
+FROM (SELECT * FROM mine LIMIT 1) AS best
+UNION ALL
+SELECT 'u', NULL, NULL, NULL,
+       (SELECT max(created_at)::timestamptz FROM user_interactions WHERE user_id = %(user)s), NULL,
+       EXISTS (SELECT FROM users WHERE id = %(user)s)
+UNION ALL
+SELECT 'm', post_id::text, score, author_id::text, created_at, title, barred FROM mine
+UNION ALL
+{_eligible("c", "l.post_id = ANY(%(drawn)s)")}
+UNION ALL
+{_eligible("c", "l.post_id = ANY(%(spare)s) AND (SELECT count(*) FROM mine) < %(needed)s")}"""  # noqa: S608
+
+# Each reader of a post counts once, by the last time: a reader who comes back makes nothing popular. Ages are
+# counted in half-lives and capped, because PostgreSQL makes an error of a power too small for float8.
+_TRENDING = f"""WITH recent AS MATERIALIZED (
+    SELECT user_id, post_id, created_at::timestamptz AS at FROM user_interactions
+    WHERE created_at > %(since)s AND created_at <= %(now)s AND interaction_type::text = ANY(%(types)s::text[])
+    ORDER BY created_at DESC LIMIT %(max_events)s
+),
+readers AS (SELECT post_id, max(at) AS at FROM recent GROUP BY post_id, user_id),
+popular AS MATERIALIZED (
+    SELECT post_id, sum(power(0.5, least(400, date_part('epoch', %(now)s::timestamptz - at)
+                                              / %(half_life_s)s::float8))) AS readers
+    FROM readers GROUP BY post_id ORDER BY readers DESC, post_id LIMIT %(n_candidates)s
+)
+SELECT l.post_id::text, popular.readers * power(0.5, least(400, greatest(0, coalesce(
+           date_part('epoch', %(now)s::timestamptz - l.created_at), 0) / %(freshness_s)s::float8))) AS score,
+       l.author_id::text, l.created_at, post.title
+FROM {_ABSENT} CROSS JOIN popular JOIN {_LISTED} ON l.post_id = popular.post_id {_POST}
+ORDER BY score DESC, l.post_id LIMIT %(n)s"""  # noqa: S608
+
+_NEWEST = f"""SELECT l.post_id::text, 0::float8, l.author_id::text, l.created_at, post.title
+FROM {_ABSENT} CROSS JOIN
+    (SELECT post_id, author_id, created_at FROM recommendable_posts WHERE created_at <= %(now)s
+     ORDER BY created_at DESC LIMIT %(n)s) AS l {_POST}
+ORDER BY l.created_at DESC, l.post_id"""  # noqa: S608
+
+_ENDS = """SELECT (SELECT post_id::text FROM recommendable_posts ORDER BY post_id LIMIT 1),
+       (SELECT post_id::text FROM recommendable_posts ORDER BY post_id DESC LIMIT 1)"""
+# From each point the next few posts by id, upwards and downwards, or the least id would hardly ever be met.
+# LATERAL and LIMIT keep each of them one short walk in the index.
+_NEAR = f"""SELECT l.post_id::text, 0::float8, l.author_id::text, l.created_at, post.title
+FROM {_ABSENT} CROSS JOIN unnest(%(points)s::text[]) AS point(id) CROSS JOIN LATERAL (
+    (SELECT post_id, author_id, created_at FROM recommendable_posts
+     WHERE post_id >= point.id::ID_TYPE ORDER BY post_id LIMIT %(each)s)
+    UNION ALL
+    (SELECT post_id, author_id, created_at FROM recommendable_posts
+     WHERE post_id < point.id::ID_TYPE ORDER BY post_id DESC LIMIT %(each)s)
+) AS l {_POST}"""  # noqa: S608
+_ID_TYPE = """SELECT format_type(atttypid, NULL) FROM pg_attribute
+WHERE attrelid = to_regclass('recommendable_posts') AND attname = 'post_id'"""
+
+_PUBLISHED_AT = "SELECT published_at FROM recommendation_generations WHERE status = 'live'"
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+_CANDIDATES_PER_PLACE = 20
+"""Posts judged by freshness for each place in the trending list."""
+
+
+class PostFacts(NamedTuple):
+    """What an answer shows of a post beside its place; each may be unknown."""
+
+    author_id: str | None = None
+    created_at: datetime | None = None
+    title: str | None = None
+
+
+class PoolPost(NamedTuple):
+    """A post of a pool that is kept in memory."""
+
+    post_id: str
+    score: float
+    facts: PostFacts
+
+
+@dataclass(slots=True)
+class UserList:
+    """A user's published list, and which of some other posts they may see.
+
+    Attributes:
+        posts: post id and score, best first, equal scores by id; unexpired, and past the live filters.
+        eligible: facts by post id, of `posts` and of whichever of the other posts passed the filters.
+        known: whether the app has such a user.
+        last_interaction: of the user, with any post; None without one.
+        generation_id, model_version, generated_at: of the list; None where it is empty.
+        spare_judged: whether the spare posts were asked about too.
+    """
+
+    posts: list[tuple[str, float]]
+    eligible: dict[str, PostFacts]
+    known: bool = False
+    last_interaction: datetime | None = None
+    generation_id: str | None = None
+    model_version: str | None = None
+    generated_at: datetime | None = None
+    spare_judged: bool = False
+
+    @property
+    def read_since(self) -> bool:
+        """Whether the user has interacted with anything since the list was made."""
+        return (
+            self.last_interaction is not None
+            and self.generated_at is not None
+            and self.last_interaction > self.generated_at
+        )
+
+
+async def user_list(
+    connection: "AsyncConnection[TupleRow]",
+    user_id: str,
+    *,
+    now: datetime,
+    seen_since: datetime,
+    drawn: Iterable[str] = (),
+    spare: Iterable[str] = (),
+    needed: int = 0,
+) -> UserList:
+    """The user's published list, in one round trip with what may have to fill it up.
+
+    Args:
+        connection: autocommit.
+        user_id: canonical text of a UUID, as all ids here.
+        now: rows that expire later count.
+        seen_since: interactions after this instant hide their post.
+        drawn: other posts to ask about in any case.
+        spare: posts to ask about if the list has fewer than `needed`.
+        needed: see `spare`.
+    """
+    parameters = {
+        **_of_user(user_id, seen_since),
+        "now": now,
+        "drawn": _array(drawn),
+        "spare": _array(spare),
+        "needed": needed,
+    }
+    found = UserList([], {})
+    barred: set[str] = set()
+    cursor = connection.cursor(binary=True)
+    await cursor.execute(_LIST, parameters)
+    n_rows = 0
+    for kind, post_id, score, text, at, title, flag in await cursor.fetchall():
+        if kind == "m":
+            n_rows += 1
+            if flag:
+                barred.add(post_id)
+            elif post_id not in found.eligible:
+                found.posts.append((post_id, score if isfinite(score) else 0.0))
+                found.eligible[post_id] = PostFacts(text, at, title)
+        elif kind == "c":
+            if flag:
+                barred.add(post_id)
+            else:
+                found.eligible[post_id] = PostFacts(text, at, title)
+        elif kind == "g":
+            found.generation_id, found.model_version, found.generated_at = post_id, text, at
+        else:
+            found.known, found.last_interaction = flag, at
+    found.spare_judged = n_rows < needed
+    # UNION ALL promises no order, though it keeps one today; what is sorted already costs little.
+    found.posts.sort(key=_by_score)
+    if barred:
+        found.posts = [pair for pair in found.posts if pair[0] not in barred]
+        found.eligible = {post: facts for post, facts in found.eligible.items() if post not in barred}
+    return found
+
+
+async def eligible_posts(
+    connection: "AsyncConnection[TupleRow]", user_id: str, *, seen_since: datetime, post_ids: Iterable[str]
+) -> dict[str, PostFacts]:
+    """Those of `post_ids` that the user may see, in no order."""
+    cursor = connection.cursor(binary=True)
+    await cursor.execute(_ELIGIBLE, {**_of_user(user_id, seen_since), "ids": _array(post_ids)})
+    rows = await cursor.fetchall()
+    barred = {row[1] for row in rows if row[6]}
+    return {row[1]: PostFacts(*row[3:6]) for row in rows if row[1] not in barred}
+
+
+async def trending_posts(
+    connection: "AsyncConnection[TupleRow]",
+    *,
+    now: datetime,
+    since: datetime,
+    types: Sequence[str],
+    half_life_days: float | None,
+    freshness_half_life_days: float | None,
+    max_events: int,
+    n: int,
+) -> list[PoolPost]:
+    """Recommendable posts by Σ over readers of 0.5^(age / half-life) × 0.5^(post age / half-life).
+
+    Args:
+        connection: autocommit.
+        now: ages are counted to it; later interactions do not count.
+        since: earlier ones do not either.
+        types: of interactions that count.
+        half_life_days: of a reader; None: all count alike.
+        freshness_half_life_days: of a post; None: age does not matter.
+        max_events: newest interactions that are read at most.
+        n: posts at most.
+    """
+    parameters = {
+        "now": now,
+        "since": since,
+        "types": list(types),
+        "half_life_s": _seconds(half_life_days),
+        "freshness_s": _seconds(freshness_half_life_days),
+        "max_events": max_events,
+        "n_candidates": n * _CANDIDATES_PER_PLACE,
+        "n": n,
+    }
+    return await _pool(connection, _TRENDING, parameters)
+
+
+async def newest_posts(connection: "AsyncConnection[TupleRow]", *, now: datetime, n: int) -> list[PoolPost]:
+    """The newest recommendable posts, newest first; not those dated after `now`, nor those without a date."""
+    return await _pool(connection, _NEWEST, {"now": now, "n": n})
+
+
+async def id_range(connection: "AsyncConnection[TupleRow]") -> tuple[str, str] | None:
+    """The least and the greatest id of a recommendable post; None without any."""
+    row = await (await connection.execute(_ENDS)).fetchone()
+    return None if row is None or row[0] is None else (row[0], row[1])
+
+
+async def posts_from(
+    connection: "AsyncConnection[TupleRow]", points: Iterable[str], *, each: int
+) -> list[PoolPost]:
+    """Around each of `points` up to 2 × `each` recommendable posts by id: a random sample for random points.
+
+    Ids are random, or at least not in the order of quality, so neighbours by id have little else in common;
+    and an index finds them without reading the table, unlike ORDER BY random().
+    """
+    row = await (await connection.execute(_ID_TYPE)).fetchone()
+    id_type = "uuid" if row is not None and row[0] == "uuid" else "text"
+    return await _pool(connection, _NEAR.replace("ID_TYPE", id_type), {"points": list(points), "each": each})
+
+
+async def published_at(connection: "AsyncConnection[TupleRow]") -> datetime | None:
+    """When the live generation was published: no list is younger than that."""
+    row = await (await connection.execute(_PUBLISHED_AT)).fetchone()
+    return None if row is None else row[0]
+
+
+async def _pool(
+    connection: "AsyncConnection[TupleRow]", query: str, parameters: Mapping[str, Any]
+) -> list[PoolPost]:
+    """Each post once (a view that names several authors gives it several rows), if its id is a UUID."""
+    cursor = connection.cursor(binary=True)
+    await cursor.execute(query.encode(), parameters)
+    posts: dict[str, PoolPost] = {}
+    for post_id, score, *facts in await cursor.fetchall():
+        if _UUID.fullmatch(post_id):  # a column of type text may hold anything
+            posts.setdefault(post_id, PoolPost(post_id, score, PostFacts(*facts)))
+    return list(posts.values())
+
+
+def _of_user(user_id: str, seen_since: datetime) -> dict[str, Any]:
+    return {"user": user_id, "author": user_id, "seen_since": seen_since}
+
+
+def _array(ids: Iterable[str]) -> str:
+    """An array as text, which the server reads as the type of the column it is compared with."""
+    return "{" + ",".join(ids) + "}"
+
+
+def _by_score(pair: tuple[str, float]) -> tuple[float, str]:
+    return -pair[1], pair[0]
+
+
+def _seconds(days: float | None) -> float:
+    """No half-life is one that nothing reaches."""
+    return 1e12 if days is None else days * 86_400
