@@ -42,7 +42,7 @@ def serve(settings: Settings) -> None:
         else:
             from uvicorn.supervisors import Multiprocess
 
-            Multiprocess(config, target=uvicorn.Server(config).run, sockets=[sock]).run()
+            Multiprocess(config, sockets=[sock]).run()
 
 
 def options() -> dict[str, Any]:
