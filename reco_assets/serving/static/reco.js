@@ -15,13 +15,15 @@ const backoff = (failures) => Math.random() * Math.min(6e4, 1e3 * 2 ** failures)
 /** The beginning of an id of that time. @param {number} ms */
 const timePart = (ms) => ms.toString(16).padStart(12, "0").replace(/.{4}$/, "-$&");
 
-/** A UUID of version 7: sorted by time, in the queue as in the table's index. */
+let made = 0;
+
+/** A UUID of version 7: in the order they were made, in the queue as in the table's index. */
 function newId() {
-  const bytes = crypto.getRandomValues(new Uint8Array(10));
-  bytes[0] = (bytes[0] & 15) | 112;
-  bytes[2] = (bytes[2] & 63) | 128;
-  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-  return timePart(Date.now()) + hex.replace(/(.{4})(.{4})/, "-$1-$2-");
+  const bytes = crypto.getRandomValues(new Uint8Array(8));
+  bytes[0] = (bytes[0] & 63) | 128;
+  const random = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  const count = (0x7000 | (made++ & 4095)).toString(16);
+  return `${timePart(Date.now())}-${count}-${random.slice(0, 4)}-${random.slice(4)}`;
 }
 
 /** @param {any} item */
@@ -96,13 +98,12 @@ export function createReco({ endpoint = "", userId, token, onError = () => {} } 
   /** @param {[string, string][]} batch @param {boolean} [leaving] send before this returns */
   async function send(batch, leaving) {
     const url = base + "/api/track";
-    const type = "application/json";
     const user = userId ? `"user_id":${JSON.stringify(userId)},` : "";
     const body = `{${user}"interactions":[${batch.map(([, text]) => text)}]}`;
     batch.forEach(([key]) => inFlight.add(key));
     try {
       if (leaving && !("keepalive" in Request.prototype)) throw 0;
-      const headers = { ...(leaving ? authorization() : await renewed()), "Content-Type": type };
+      const headers = { ...(leaving ? authorization() : await renewed()), "Content-Type": "application/json" };
       const signal = AbortSignal.timeout?.(2e4);
       const response = await fetch(url, { method: "POST", keepalive: true, headers, body, signal });
       const answer = await response.json().catch(() => ({}));
@@ -118,7 +119,7 @@ export function createReco({ endpoint = "", userId, token, onError = () => {} } 
     } catch {
       rest(0);
       // A beacon has no Authorization and brings no answer: the events stay queued.
-      if (leaving && !token) navigator.sendBeacon?.(url, new Blob([body], { type }));
+      if (leaving && !token) navigator.sendBeacon?.(url, body);
     }
     batch.forEach(([key]) => inFlight.delete(key));
   }

@@ -1,0 +1,227 @@
+// @ts-check
+import { createReco } from "../reco.js";
+import { explain } from "./explain.js";
+import { nameOf } from "./names.js";
+import { ago, make } from "./parts.js";
+
+const SOURCES = {
+  ml_recommendations: "Published list",
+  realtime_recommendations: "Real time",
+  trending_fallback: "Trending",
+  random_fallback: "Random",
+  exploration: "Exploration",
+};
+const PAGE = 20;
+const EXCLUDED = 100;
+const SETTLE_MS = 600; // several events in a row make one change
+
+const endpoint = new URL("..", import.meta.url).href;
+/** @param {string} id @returns {any} */
+const $ = (id) => document.getElementById(id);
+const list = $("feed");
+
+/** @type {import("../reco.js").Reco} */ let reco;
+/** @type {string | null} */ let cursor = null;
+/** @type {Map<Element, {post: import("../reco.js").Post, stop: () => void}>} */ const shown = new Map();
+/** @type {AbortController} */ let request = new AbortController();
+/** @type {number | undefined} */ let settling;
+let folds = 0;
+
+/** @param {string} source */
+function badge(source) {
+  const element = make("span", { className: "source", textContent: SOURCES[source] ?? source });
+  element.dataset.source = source;
+  return element;
+}
+
+// The feed
+
+/** @param {import("../reco.js").Post} post */
+function card(post) {
+  const item = $("post").content.firstElementChild.cloneNode(true);
+  const part = (/** @type {string} */ name) => item.querySelector(name);
+  item.dataset.post = post.post_id;
+  part(".rank").textContent = String(post.rank);
+  part(".rank").title = "Rank";
+  part(".source").replaceWith(badge(post.source));
+  part(".age").textContent = post.created_at ? `posted ${ago(post.created_at)}` : "";
+  part(".score").textContent = post.score == null ? "" : `score ${post.score.toPrecision(3)}`;
+  part(".title").textContent = post.title ?? `Post ${post.post_id.slice(0, 8)}`;
+  part(".reason").textContent = post.reason;
+  part(".title").addEventListener("click", () => item.classList.add("read"));
+  for (const [name, done] of [["like", "Liked"], ["share", "Shared"]]) {
+    const button = part("." + name);
+    button.addEventListener("click", () => {
+      button.setAttribute("aria-pressed", "true");
+      button.querySelector("span").textContent = done;
+      // Once per post. This runs before the click reaches what `observe` listens on.
+      setTimeout(() => {
+        button.removeAttribute("data-reco");
+        reco.flush(); // what a like changes should not wait five seconds
+      });
+    });
+  }
+  part(".ask").addEventListener("click", () => explain(endpoint, $("user").value, post, badge(post.source)));
+  shown.set(item, { post, stop: reco.observe(item, post) });
+  return item;
+}
+
+/** @param {Element} item */
+function remove(item) {
+  shown.get(item)?.stop();
+  shown.delete(item);
+  item.remove();
+}
+
+/** @param {{limit?: number, cursor?: string | null, exclude?: string[]}} options */
+async function fetchPage(options) {
+  request.abort();
+  request = new AbortController();
+  list.setAttribute("aria-busy", "true");
+  try {
+    const answer = await reco.feed({ limit: PAGE, ...options, signal: request.signal });
+    cursor = answer.metadata.next_cursor;
+    showFacts(answer.metadata);
+    showNote("");
+    return answer;
+  } catch (error) {
+    if (/** @type {any} */ (error).name !== "AbortError") showNote(`The feed did not answer: ${error.message}`);
+    return null;
+  } finally {
+    list.setAttribute("aria-busy", "false");
+    $("more").hidden = !cursor;
+    $("end-text").textContent = cursor || !shown.size ? "" : "That is all for now.";
+  }
+}
+
+async function more() {
+  if (!cursor || list.getAttribute("aria-busy") === "true") return;
+  const answer = await fetchPage({ cursor });
+  if (answer) list.append(...answer.posts.map(card));
+  settleEnd();
+}
+
+/** Replace what the reader has not come to yet; what is on the screen and above stays where it is. */
+async function refresh() {
+  const items = /** @type {HTMLElement[]} */ ([...list.children]);
+  const below = items.findIndex((item) => item.getBoundingClientRect().top > innerHeight);
+  const stale = below < 0 ? [] : items.slice(below);
+  const kept = items.filter((item) => shown.has(item) && !stale.includes(item));
+  const exclude = kept.slice(-EXCLUDED).map((item) => String(item.dataset.post));
+  const answer = await fetchPage({ exclude });
+  if (!answer) return;
+  const before = stale.filter((item) => shown.has(item)).map((item) => item.dataset.post);
+  const fresh = answer.posts.filter((post) => !before.slice(0, PAGE).includes(post.post_id));
+  const same = answer.posts.every((post, at) => post.post_id === before[at]);
+  stale.forEach(remove);
+  if (answer.posts.length && !same) {
+    const fold = make("li", { className: "fold", id: `fold-${++folds}`, tabIndex: -1, textContent: "Your feed from here on" });
+    list.append(fold);
+    toast(fresh.length, fold);
+  }
+  list.append(...answer.posts.map(card));
+  settleEnd();
+}
+
+/** @param {number} fresh @param {HTMLElement} fold */
+function toast(fresh, fold) {
+  const text = fresh ? `Your feed has changed: ${fresh} other ${fresh === 1 ? "post" : "posts"}` : "Your feed has changed";
+  const look = make("button", { type: "button", textContent: "Show" });
+  const box = make("div", {}, make("span", { textContent: text }), look);
+  $("toast").replaceChildren(box);
+  look.addEventListener("click", () => {
+    box.remove();
+    scrollTo({ top: fold.getBoundingClientRect().top + scrollY - document.querySelector(".top").clientHeight - 8 });
+    fold.focus({ preventScroll: true });
+  });
+  setTimeout(() => box.remove(), 12000);
+}
+
+// What stands above it
+
+/** @param {import("../reco.js").FeedAnswer["metadata"]} metadata */
+function showFacts(metadata) {
+  const mix = make("span", { className: "mix" });
+  for (const [source, n] of Object.entries(metadata.sources)) {
+    const part = badge(source);
+    part.append(` ${n}`);
+    mix.append(part);
+  }
+  const { experiment } = metadata;
+  const facts = [
+    ["Posts from", mix],
+    ["Model", metadata.model_version],
+    ["List of", ago(metadata.generated_at)],
+    ["Fallback because", plain(metadata.fallback_reason), "warn"],
+    ["Degraded", plain(metadata.degraded), "warn"],
+    ["Experiment", experiment && `${experiment.name}, arm ${experiment.arm}`],
+  ];
+  $("facts").replaceChildren(
+    ...facts
+      .filter(([, value]) => value)
+      .map(([name, value, className = ""]) =>
+        make("div", { className }, make("dt", { textContent: name }), make("dd", {}, value)),
+      ),
+  );
+}
+
+/** @param {string | null} code */
+const plain = (code) => code && code.replaceAll("_", " ");
+
+/** @param {string} text */
+function showNote(text) {
+  $("note").textContent = text;
+  $("note").hidden = !text;
+}
+
+// Users
+
+/** @param {string} userId */
+async function become(userId) {
+  reco?.close();
+  reco = createReco({ endpoint, userId, onError: ({ message }) => showNote(`An event was refused: ${message}`) });
+  [...list.children].forEach(remove);
+  $("toast").replaceChildren();
+  history.replaceState(null, "", `?user=${userId}`);
+  reco.live((message) => {
+    if (message.type && !/changed|generation|published/.test(message.type)) return;
+    clearTimeout(settling);
+    settling = setTimeout(refresh, SETTLE_MS);
+  });
+  const answer = await fetchPage({});
+  if (answer) list.append(...answer.posts.map(card));
+  scrollTo({ top: 0, behavior: "instant" });
+  settleEnd();
+}
+
+async function start() {
+  const response = await fetch(new URL("demo/users", endpoint));
+  const { users, error } = await response.json();
+  if (error) return showNote(error.message);
+  const asked = new URLSearchParams(location.search).get("user");
+  const choices = users.map((user) => [user.user_id, `${nameOf(user.user_id)}, ${habits(user)}`]);
+  if (asked && !choices.some(([id]) => id === asked)) choices.unshift([asked, `${nameOf(asked)}, from the address`]);
+  if (!choices.length) return showNote("There are no users yet. `reco seed` makes some.");
+  $("user").replaceChildren(...choices.map(([id, text]) => make("option", { value: id, textContent: text })));
+  $("user").disabled = false;
+  $("user").value = asked ?? choices[0][0];
+  $("user").addEventListener("change", () => become($("user").value));
+  await become($("user").value);
+}
+
+/** @param {{interactions: number, has_list: boolean}} user */
+function habits({ interactions, has_list }) {
+  if (!interactions) return "new here";
+  const events = `${interactions.toLocaleString("en")} ${interactions === 1 ? "event" : "events"}`;
+  return has_list ? events : `${events}, no published list`;
+}
+
+const nearEnd = new IntersectionObserver(([entry]) => entry.isIntersecting && more(), { rootMargin: "600px" });
+/** The observer speaks up on changes only: ask it anew once the list has grown. */
+function settleEnd() {
+  nearEnd.unobserve($("end"));
+  if (cursor) nearEnd.observe($("end"));
+}
+
+$("more").addEventListener("click", more);
+start().catch((error) => showNote(`The demo could not start: ${error.message}`));

@@ -1,0 +1,200 @@
+"""A real Chromium, the real service and a real database."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from fastapi import FastAPI
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, Request, sync_playwright
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from reco_assets.settings import Settings
+from reco_assets_tests.serving.conftest import RunningService, serve, service, settings, template
+
+__all__ = ["serve", "service", "settings", "template"]  # fixtures, found here by every test
+
+PAGES = Path(__file__).parent / "pages"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--disable-quic",
+]
+SOON_S = 30.0
+"""Far above what anything here takes: a slow machine must not fail the suite."""
+
+
+@pytest.fixture(scope="module")
+def playwright() -> Iterator[Playwright]:
+    # By module: while it runs, its event loop occupies the thread, and asyncio.run() of other tests fails.
+    with sync_playwright() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("there is no chromium on this machine; scripts/ensure-chromium.sh installs it")
+    browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """A browser profile of its own."""
+    context = browser.new_context(viewport={"width": 1000, "height": 800})
+    context.set_default_timeout(SOON_S * 1000)
+    yield context
+    context.close()
+
+
+class _StrictPages(StaticFiles):
+    """The test's own pages, under a policy that allows no inline script and no eval."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers["Content-Security-Policy"] = "default-src 'self'; connect-src 'self' http: ws:"
+        return response
+
+
+def add_pages(app: FastAPI) -> None:
+    """Serve the test's pages at /pages, from the service's own origin."""
+    app.mount("/pages", _StrictPages(directory=PAGES))
+
+
+@dataclass
+class Visit:
+    """A tab in which a user reads posts; every tracking request it makes is noted."""
+
+    page: Page
+    calls: list[list[dict[str, Any]]] = field(default_factory=list)
+    called_at: list[float] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.page.on("request", self._note)
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+
+    def _note(self, request: Request) -> None:
+        if request.method == "POST" and request.url.endswith("/api/track"):
+            self.called_at.append(time.monotonic())
+            text = request.post_data or ""
+            try:
+                self.calls.append(json.loads(text)["interactions"])
+            except ValueError:  # a test breaks a body on purpose
+                self.calls.append([])
+
+    @property
+    def sent_ids(self) -> list[str]:
+        return [event["id"] for call in self.calls for event in call]
+
+    def show(self, posts: list[UUID], class_name: str = "") -> None:
+        self.page.evaluate("([ids, kind]) => page.show(ids, kind)", [[str(p) for p in posts], class_name])
+
+    def track(self, kind: str, post: UUID) -> None:
+        self.page.evaluate("([kind, id]) => page.reco.track(kind, id)", [kind, str(post)])
+
+    def flush(self) -> None:
+        self.page.evaluate("() => page.reco.flush()")
+
+    def wait_stored(self, app: "App", user: UUID | None = None, /, **kinds: int) -> None:
+        """Until so many events of each type are stored for the user, and no others."""
+        self.until(lambda: app.kinds(user) == kinds, lambda: f"{app.kinds(user)} instead of {kinds}")
+
+    def until(self, true: Callable[[], bool], otherwise: Callable[[], str] = lambda: "in vain") -> None:
+        """Until it is true; what the page does meanwhile is noted."""
+        deadline = time.monotonic() + SOON_S
+        while not true():
+            assert time.monotonic() < deadline, otherwise()
+            self.page.wait_for_timeout(50)
+
+    def queued(self) -> list[str]:
+        keys: list[str] = self.page.evaluate("() => page.queued()")
+        return keys
+
+
+Open = Callable[..., Visit]
+
+
+def open_posts(context: BrowserContext, base: str, user: UUID | None, **query: str) -> Visit:
+    """Open the page of posts that the service at `base` serves."""
+    visit = Visit(context.new_page())
+    pairs = {"user": str(user), **query} if user else query
+    words = "&".join(f"{name}={quote(value)}" for name, value in pairs.items())
+    visit.page.goto(f"{base}/pages/posts.html?{words}")
+    visit.page.wait_for_function("() => window.page")
+    return visit
+
+
+@pytest.fixture
+def visit(context: BrowserContext, service: RunningService) -> Open:
+    """Open the page of posts: `visit(user)`."""
+    add_pages(service.app)
+    return partial(open_posts, context, service.url)
+
+
+@dataclass
+class App:
+    """The app's users and posts, and what is stored about them."""
+
+    url: str
+    user: UUID
+    posts: list[UUID]
+
+    def stored(self, user: UUID | None = None) -> list[tuple[str, UUID, dict[str, Any]]]:
+        """(type, post, metadata) of the user's events, oldest first."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            return connection.execute(
+                "SELECT interaction_type, post_id, metadata FROM user_interactions WHERE user_id = %s "
+                "ORDER BY metadata ->> 'client_time', id",
+                (user or self.user,),
+            ).fetchall()
+
+    def kinds(self, user: UUID | None = None) -> dict[str, int]:
+        """How many events of each type."""
+        counts: dict[str, int] = {}
+        for kind, _, _ in self.stored(user):
+            counts[kind] = counts.get(kind, 0) + 1
+        return counts
+
+    def add_user(self) -> UUID:
+        user = uuid4()
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute("INSERT INTO users (id) VALUES (%s)", (user,))
+        return user
+
+
+def make_app(settings: Settings, n_posts: int = 30) -> App:
+    """An author with posts, and a user who has seen nothing yet."""
+    url = settings.database_url
+    assert url
+    author, user, posts = uuid4(), uuid4(), [uuid4() for _ in range(n_posts)]
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("INSERT INTO users (id) VALUES (%s), (%s)", (author, user))
+        connection.cursor().executemany(
+            "INSERT INTO posts (id, author_id, title) VALUES (%s, %s, %s)",
+            [(post, author, f"Post {number}") for number, post in enumerate(posts, start=1)],
+        )
+    return App(url, user, posts)
+
+
+@pytest.fixture
+def app(settings: Settings) -> App:
+    """In the test's own database."""
+    return make_app(settings)
