@@ -130,8 +130,10 @@ class LiveRows:
             frozen(matrix.weights.data, np.float64),
             frozen(matrix.last_interaction_at.data, np.int64),
         )
-        self._slot = np.full(len(self._base_indptr) - 1, -1, dtype=np.int32)
-        self._begin, self._end, self._stamp = (np.empty(0, dtype=np.int64) for _ in range(3))
+        self._slot: Array = np.full(len(self._base_indptr) - 1, -1, dtype=np.int32)
+        self._begin: Array = np.empty(0, dtype=np.int64)
+        self._end: Array = np.empty(0, dtype=np.int64)
+        self._stamp: Array = np.empty(0, dtype=np.int64)
         self._entries = _room(_FIRST_ROOM)
         self._used = 0
         self._stamps = 0

@@ -39,11 +39,17 @@ class DailyFit:
     max_repeats: int
 
     def __post_init__(self) -> None:
-        for name in ("user_ids", "post_ids"):
-            of_model = getattr(self.model, f"{name}_")
-            if not all(np.array_equal(of_model, getattr(other, name)) for other in (self.matrix, self.log)):
+        model, matrix = self.model, self.matrix
+        same = {
+            "users": [model.user_ids_, matrix.user_ids, self.log.user_ids],
+            "posts": [model.post_ids_, matrix.post_ids, self.log.post_ids],
+            "pairs": [model.votes_.indices, matrix.weights.indices],
+            "times": [model.last_interaction_at_, matrix.last_interaction_at.data],
+        }
+        for what, (first, *others) in same.items():
+            if not all(np.array_equal(first, other) for other in others):
                 raise CorruptArtifact(
-                    f"Model, matrix and log do not hold the same {name}: they are of different runs. Make "
+                    f"Model, matrix and log do not hold the same {what}: they are of different runs. Make "
                     "them again with `reco run --partition DATE`."
                 )
 

@@ -1,17 +1,41 @@
-"""Recommendations from live votes: the daily neighbours, kept in memory with what they read since."""
+"""Recommendations from live votes: the daily neighbours, kept in memory with what they read since.
 
-from collections.abc import Callable, Collection
+One thread of its own keeps up with the database (`generation_watch`, `event_follower`), and makes a new
+state about once a second; requests read the newest state on a small pool of threads. The numerical
+libraries are imported and compiled there, so that the service answers meanwhile.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date, datetime
-from typing import TYPE_CHECKING, Literal
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Final, Literal
 from uuid import UUID
 
+from reco_assets.errors import RecoError
+from reco_assets.serving.feed_changes import FeedChanges
+from reco_assets.serving.generation_watch import GenerationWatch, translated
+from reco_assets.serving.loaded_model import LoadedModel, load_model
 from reco_assets.settings import Settings
 
 if TYPE_CHECKING:
+    from reco_assets.recommender.live_lists import ExplainedPost, LiveState
     from reco_assets.serving.database import Database
+    from reco_assets.store.live_events import LiveModel
+
+log = logging.getLogger(__name__)
 
 RealtimeState = Literal["off", "loading", "ready", "late"]
+
+_SHARE_OF_A_CORE: Final = 0.05
+_LATE_AFTER_S: Final = 5.0
+_RETRY_S: Final = 10.0
+_RECONNECT_S: Final = 0.5
+_LONGEST_STOP_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,26 +65,286 @@ class LiveList:
     folded_in: bool
 
 
-class Realtime:
-    """The real-time tier of one process."""
+@dataclass(frozen=True, slots=True)
+class LiveExplanations:
+    """Why posts are in a user's list, in the order of the question."""
 
-    def __init__(self, reads: "Database", settings: Settings, clock: Callable[[], datetime]) -> None:
+    posts: list["ExplainedPost"]
+    as_of: datetime
+
+
+@dataclass(frozen=True)
+class _Current:
+    """What requests are answered from."""
+
+    live: "LiveModel"
+    state: "LiveState"
+
+
+class Realtime:
+    """The real-time tier of one process.
+
+    Args:
+        reads: not asked: notifications and temporary order are the primary's, which RECO_DATABASE_URL names.
+        settings: of the service.
+        clock: what time it is; a replay sets its own.
+
+    Attributes:
+        reason: why it is off, loading or late; empty when ready.
+        changes: tells open pages that their feed has changed.
+    """
+
+    def __init__(self, reads: "Database | None", settings: Settings, clock: Callable[[], datetime]) -> None:
+        del reads
         self._settings = settings
         self._clock = clock
-        self.state: RealtimeState = "off"
+        self._current: _Current | None = None
+        self._loaded: LoadedModel | None = None
+        self._loading: threading.Thread | None = None
+        self._arrived: LoadedModel | None = None
+        self._failed: tuple[LiveModel, float] | None = None
+        self._first_look = True
+        self._caught_up = 0.0
         self.reason = "not started"
-        self.model_version: str | None = None
-        self.day: date | None = None
-        self.as_of: datetime | None = None
+        self.changes = FeedChanges()
+        self._watch = GenerationWatch(settings)
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._asked: list[threading.Event] = []
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+
+    @property
+    def state(self) -> RealtimeState:
+        """`ready`: lists are as of now. `late`: events cannot be read; lists are of what is known."""
+        if self._current is not None:
+            late = time.monotonic() - self._caught_up > max(_LATE_AFTER_S, 3 * self._settings.realtime_tick_s)
+            return "late" if late else "ready"
+        if not self._settings.realtime or not self._running:
+            return "off"
+        return "loading" if self._first_look or self._loading is not None else "off"
+
+    @property
+    def model_version(self) -> str | None:
+        """Whose neighbours vote; None while none are loaded."""
+        current = self._current
+        return None if current is None else current.live.model_version
+
+    @property
+    def day(self) -> date | None:
+        """The last day of the fit."""
+        current = self._current
+        return None if current is None else current.live.day
+
+    @property
+    def as_of(self) -> datetime | None:
+        """The instant of the newest state."""
+        current = self._current
+        return None if current is None else _moment(current.state.as_of_us)
 
     async def start(self) -> None:
         """Load in the background; returns at once."""
+        self.changes.loop = asyncio.get_running_loop()
+        self._pool = ThreadPoolExecutor(self._settings.realtime_threads, thread_name_prefix="reco-realtime")
+        self._thread = threading.Thread(target=self._run, name="reco-live-votes", daemon=True)
+        self.reason = (
+            "the database has not been asked yet" if self._settings.realtime else "RECO_REALTIME is off"
+        )
+        self._thread.start()
 
     async def stop(self) -> None:
         """End the background work."""
+        self._stopping.set()
+        self._watch.wake()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join, _LONGEST_STOP_S)
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        self._current = None
+        self.changes.close()
 
-    async def recommend(
-        self, user_id: UUID, n: int, *, closed: Collection[UUID] = ()
-    ) -> LiveList | None:
-        """The user's list; None while nothing is loaded, or where nothing is known of the user."""
-        return None
+    async def recommend(self, user_id: UUID, n: int, *, closed: Collection[UUID] = ()) -> LiveList | None:
+        """The user's list; None while nothing is loaded, where nothing is known of the user, or on a failure.
+
+        Args:
+            user_id: whose.
+            n: posts at most.
+            closed: posts that are not wanted.
+        """
+        current, pool = self._current, self._pool
+        if current is None or pool is None:
+            return None
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(pool, self._list, current, user_id, n, closed)
+        except RuntimeError:  # the pool has been shut down
+            return None
+
+    async def explain(self, user_id: UUID, post_ids: Sequence[UUID]) -> LiveExplanations | None:
+        """What the posts' scores for the user are made of; None while nothing is loaded."""
+        current, pool = self._current, self._pool
+        if current is None or pool is None:
+            return None
+        state = current.state
+        posts = [post.bytes for post in post_ids]
+        loop = asyncio.get_running_loop()
+        explained = await loop.run_in_executor(pool, state.explain, user_id.bytes, posts)
+        return LiveExplanations(explained, _moment(state.as_of_us))
+
+    def seen(self, user_id: UUID) -> frozenset[UUID]:
+        """The posts that the user interacted with, as far as is known in memory."""
+        current = self._current
+        if current is None:
+            return frozenset()
+        return frozenset(UUID(bytes=post) for post in current.state.seen(user_id.bytes))
+
+    def catch_up(self, timeout_s: float = 60.0) -> bool:
+        """Look at the database now, load what is new there, and wait for the state; whether that was in time.
+
+        For other threads than the event loop's: tests and replays.
+        """
+        done = threading.Event()
+        with self._lock:
+            self._asked.append(done)
+        self._watch.wake()
+        return done.wait(timeout_s)
+
+    @property
+    def _running(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    @staticmethod
+    def _list(current: _Current, user_id: UUID, n: int, closed: Collection[UUID]) -> LiveList | None:
+        try:
+            answer = current.state.recommend(user_id.bytes, n, closed=(post.bytes for post in closed))
+        except Exception:
+            log.exception("real-time list failed")
+            return None
+        if answer is None:
+            return None
+        posts = [
+            LivePost(UUID(bytes=post), score)
+            for post, score in zip(answer.post_ids, answer.scores, strict=True)
+        ]
+        live = current.live
+        return LiveList(
+            posts,
+            _moment(current.state.as_of_us),
+            live.model_version or "unknown",
+            live.generation_id,
+            answer.folded_in,
+        )
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            with self._lock:
+                asked, self._asked = self._asked, []
+            cpu_before = time.thread_time()
+            try:
+                self._step(wait_for_load=bool(asked))
+                used = time.thread_time() - cpu_before
+                pause = max(self._settings.realtime_tick_s, used * (1 / _SHARE_OF_A_CORE - 1))
+            except Exception as error:
+                pause = self._after_failure(error)
+            for done in asked:
+                done.set()
+            if not self._asked:
+                self._watch.wait(pause)
+        self._watch.disconnect()
+
+    def _step(self, *, wait_for_load: bool) -> None:
+        connection = self._watch.connection()
+        live, is_new = self._watch.look(force=wait_for_load)
+        if is_new and live is not None and not self._first_look:
+            self.changes.tell_all(live.generation_id)
+        if self._settings.realtime:
+            self._follow(live)
+            if wait_for_load and self._loading is not None:
+                self._loading.join()
+            self._take_over()
+        if self._loading is None:
+            self._first_look = False
+        if self._loaded is not None:
+            with translated(self._settings):
+                self._loaded.follower.catch_up(connection)
+            self._caught_up = time.monotonic()
+            self._tick(self._loaded)
+            self._say("")
+
+    def _after_failure(self, error: Exception) -> float:
+        """Say so, go on with what is known, and try again with a new connection; returns when."""
+        self._watch.disconnect()
+        if not isinstance(error, RecoError):
+            log.error("live votes: a step failed", exc_info=error)
+            self._say("a step failed unexpectedly; see the service's log")
+            return _RETRY_S
+        self._say(str(error))
+        if self._loaded is not None:
+            self._tick(self._loaded)
+        return _RECONNECT_S
+
+    def _follow(self, live: "LiveModel | None") -> None:
+        """Begin to load what is live, unless it is loaded, being loaded, or has just failed."""
+        if live is None:
+            self._loaded = self._current = None
+            self._say("nothing was published yet: `reco run`")
+            return
+        if self._loading is not None:
+            return
+        if self._loaded is not None and self._loaded.live.model_digest == live.model_digest:
+            if self._loaded.live != live:  # published again, of the same files
+                self._loaded = self._loaded.published_as(live)
+            return
+        if self._failed is not None:
+            failed, at = self._failed
+            if failed == live and time.monotonic() - at < _RETRY_S:
+                return
+        self._loading = threading.Thread(target=self._load, args=(live,), name="reco-load-model", daemon=True)
+        self._loading.start()
+
+    def _load(self, live: "LiveModel") -> None:
+        began = time.monotonic()
+        try:
+            found: LoadedModel | None = load_model(self._settings, live, self._clock)
+            self._failed = None
+            log.info("loaded %s of %s in %.1f s", live.model_version, live.day, time.monotonic() - began)
+        except Exception as error:
+            if not isinstance(error, RecoError):
+                log.exception("live votes: loading failed")
+            self._say(str(error) if isinstance(error, RecoError) else f"loading failed: {error!r}")
+            self._failed, found = (live, time.monotonic()), None
+        self._arrived = found
+        self._watch.wake()
+
+    def _take_over(self) -> None:
+        """Make what was loaded the current model; if that failed, nothing is better than other neighbours."""
+        if self._loading is None or self._loading.is_alive():
+            return
+        self._loading = None
+        self._loaded, self._arrived = self._arrived, None
+        if self._loaded is None:
+            self._current = None
+
+    def _tick(self, loaded: LoadedModel) -> None:
+        votes, before = loaded.follower.votes, self._current
+        state, affected = votes.tick(_us(self._clock()))
+        self._current = _Current(loaded.live, state)
+        if before is not None and len(affected):
+            users = [votes.user_ids.id_of(user) for user in affected.tolist()]
+            self.changes.tell_some(before.state, state, users, loaded.live.generation_id)
+
+    def _say(self, reason: str) -> None:
+        if reason and reason != self.reason:
+            log.warning("real-time recommendations: %s", reason)
+        self.reason = reason
+
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _us(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def _moment(us: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=us)

@@ -39,8 +39,9 @@ ORDER BY user_interactions.created_at DESC LIMIT {limit}
 """
 _CANONICAL: Final = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 _POSTS: Final = """
-SELECT post_id::text, author_id::text, created_at::timestamptz FROM recommendable_posts
-WHERE post_id = ANY(%s)
+SELECT post_id::text, author_id::text,
+       CASE WHEN isfinite(created_at::timestamptz) THEN created_at::timestamptz END
+FROM recommendable_posts WHERE post_id = ANY(%s)
 """
 _HIDDEN: Final = "SELECT user_id::text, author_id::text FROM hidden_authors WHERE user_id = ANY(%s)"
 _IDS_AT_ONCE: Final = 5000
