@@ -33,7 +33,11 @@ def app_templates(postgres_server: ServerAddress) -> Callable[[str], str]:
     def template(id_type: str) -> str:
         if id_type not in made:
             name = f"reco_app_template_{id_type}"
+            made[id_type] = name
             with psycopg.connect(postgres_server.url(), autocommit=True) as connection:
+                # Each module that imports this fixture has one of its own; the server is one.
+                if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone():
+                    return name
                 connection.execute(f"CREATE DATABASE {name}")
             settings = settings_for(postgres_server.url(name))
             engine = create_engine_for(settings)
@@ -42,20 +46,23 @@ def app_templates(postgres_server: ServerAddress) -> Callable[[str], str]:
             migrate.upgrade(settings)
             run_sql(engine, *(statement.format(id_type) for statement in _BLOCKS))
             engine.dispose()
-            made[id_type] = name
         return made[id_type]
 
     return template
 
 
-@pytest.fixture(params=["uuid", "text"])
+both_id_types = pytest.mark.parametrize("app", ["uuid", "text"], indirect=True)
+
+
+@pytest.fixture
 def app(
     postgres_server: ServerAddress, app_templates: Callable[[str], str], request: pytest.FixtureRequest
 ) -> Iterator[sa.Engine]:
-    """A migrated database with a table `blocks` behind `hidden_authors`, once with ids of each type."""
+    """A migrated database with a table `blocks` behind `hidden_authors`; see `both_id_types`."""
+    template = app_templates(getattr(request, "param", "uuid"))
     name = f"a_{abs(hash(request.node.nodeid)):x}"
     with psycopg.connect(postgres_server.url(), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {app_templates(request.param)}")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         engine = create_engine_for(settings_for(postgres_server.url(name)))
         yield engine
         engine.dispose()

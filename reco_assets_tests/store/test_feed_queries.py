@@ -17,12 +17,14 @@ from reco_assets_tests.store.app_databases import (
     app_templates,
     bar_deleted,
     bar_unlisted,
+    both_id_types,
     interact,
     world,
 )
-from reco_assets_tests.store.published import AUTHOR, NOW, make_world, post, publish_pairs, run_sql, user
+from reco_assets_tests.store.published import AUTHOR, NOW, post, publish_pairs, run_sql, user
 
 __all__ = ["app", "app_templates", "world"]  # fixtures
+pytestmark = both_id_types
 
 T = TypeVar("T")
 
@@ -76,10 +78,10 @@ def test_a_list_comes_by_score_then_id_with_what_an_answer_shows(world: sa.Engin
     assert found.last_interaction is None
 
 
-def test_a_title_is_there_where_the_app_has_one(engine: sa.Engine) -> None:
-    make_world(engine)
-    publish_pairs(engine, [(1, 3)])
-    assert list_of(engine, 1).eligible[str(post(3))].title == "post 3"
+def test_a_title_is_there_where_the_app_has_one(world: sa.Engine) -> None:
+    publish_pairs(world, [(1, 3)])
+    columns = {each["name"] for each in sa.inspect(world).get_columns("posts")}
+    assert list_of(world, 1).eligible[str(post(3))].title == ("post 3" if "title" in columns else None)
 
 
 def test_an_expired_list_and_an_unknown_user_have_none(world: sa.Engine) -> None:
