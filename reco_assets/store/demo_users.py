@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
@@ -20,8 +19,8 @@ WITH recent AS MATERIALIZED (
     UNION
     (SELECT user_id, n, last_at FROM recent ORDER BY n, user_id LIMIT %(n_quiet)s)
     UNION
-    (SELECT id, 0, NULL FROM (SELECT id FROM users LIMIT 1000) some
-     WHERE NOT EXISTS (SELECT FROM user_interactions i WHERE i.user_id = some.id) LIMIT %(n_new)s)
+    (SELECT id, 0, NULL FROM (SELECT id FROM users LIMIT 1000) few
+     WHERE NOT EXISTS (SELECT FROM user_interactions i WHERE i.user_id = few.id) LIMIT %(n_new)s)
 )
 SELECT user_id::text, n, last_at,
        EXISTS (SELECT FROM user_recommendations r
@@ -41,7 +40,7 @@ class DemoUser:
         has_list: whether recommendations are published for the user.
     """
 
-    user_id: UUID
+    user_id: str
     interactions: int
     last_interaction_at: datetime | None
     has_list: bool
@@ -58,4 +57,4 @@ async def demo_users(
     """The busiest users of late, some quiet ones, and some who have done nothing yet; busiest first."""
     parameters = {"now": now, "n_busy": n_busy, "n_quiet": n_quiet, "n_new": n_new}
     cursor = await connection.execute(_USERS, parameters)
-    return [DemoUser(UUID(row[0]), *row[1:]) for row in await cursor.fetchall()]
+    return [DemoUser(*row) for row in await cursor.fetchall()]

@@ -11,6 +11,14 @@ const SOURCES = {
   random_fallback: "Random",
   exploration: "Exploration",
 };
+const REASONS = {
+  similar_readers: "Readers like you liked it, by the last daily run",
+  similar_readers_now: "Readers like you are reacting to it",
+  popular_now: "Popular right now",
+  random: "Picked at random",
+  exploration_new: "New, shown to learn who likes it",
+  exploration_random: "Picked at random, to learn who likes it",
+};
 const PAGE = 20;
 const EXCLUDED = 100;
 const SETTLE_MS = 600; // several events in a row make one change
@@ -44,10 +52,11 @@ function card(post) {
   part(".rank").textContent = String(post.rank);
   part(".rank").title = "Rank";
   part(".source").replaceWith(badge(post.source));
-  part(".age").textContent = post.created_at ? `posted ${ago(post.created_at)}` : "";
+  part(".age").textContent = ago(post.created_at);
+  part(".age").title = post.created_at ? `Posted ${post.created_at}` : "";
   part(".score").textContent = post.score == null ? "" : `score ${post.score.toPrecision(3)}`;
   part(".title").textContent = post.title ?? `Post ${post.post_id.slice(0, 8)}`;
-  part(".reason").textContent = post.reason;
+  part(".reason").textContent = REASONS[post.reason] ?? post.reason;
   part(".title").addEventListener("click", () => item.classList.add("read"));
   for (const [name, done] of [["like", "Liked"], ["share", "Shared"]]) {
     const button = part("." + name);
@@ -81,7 +90,6 @@ async function fetchPage(options) {
   try {
     const answer = await reco.feed({ limit: PAGE, ...options, signal: request.signal });
     cursor = answer.metadata.next_cursor;
-    showFacts(answer.metadata);
     showNote("");
     return answer;
   } catch (error) {
@@ -90,15 +98,12 @@ async function fetchPage(options) {
   } finally {
     list.setAttribute("aria-busy", "false");
     $("more").hidden = !cursor;
-    $("end-text").textContent = cursor || !shown.size ? "" : "That is all for now.";
   }
 }
 
 async function more() {
   if (!cursor || list.getAttribute("aria-busy") === "true") return;
-  const answer = await fetchPage({ cursor });
-  if (answer) list.append(...answer.posts.map(card));
-  settleEnd();
+  append(await fetchPage({ cursor }));
 }
 
 /** Replace what the reader has not come to yet; what is on the screen and above stays where it is. */
@@ -119,8 +124,7 @@ async function refresh() {
     list.append(fold);
     toast(fresh.length, fold);
   }
-  list.append(...answer.posts.map(card));
-  settleEnd();
+  append(answer);
 }
 
 /** @param {number} fresh @param {HTMLElement} fold */
@@ -137,12 +141,22 @@ function toast(fresh, fold) {
   setTimeout(() => box.remove(), 12000);
 }
 
+/** @param {import("../reco.js").FeedAnswer | null} answer */
+function append(answer) {
+  if (!answer) return;
+  list.append(...answer.posts.map(card));
+  showFacts(answer.metadata);
+  settleEnd();
+}
+
 // What stands above it
 
 /** @param {import("../reco.js").FeedAnswer["metadata"]} metadata */
 function showFacts(metadata) {
   const mix = make("span", { className: "mix" });
-  for (const [source, n] of Object.entries(metadata.sources)) {
+  /** @type {Record<string, number>} */ const counts = {};
+  for (const { post } of shown.values()) counts[post.source] = (counts[post.source] ?? 0) + 1;
+  for (const [source, n] of Object.entries(counts)) {
     const part = badge(source);
     part.append(` ${n}`);
     mix.append(part);
@@ -188,10 +202,8 @@ async function become(userId) {
     clearTimeout(settling);
     settling = setTimeout(refresh, SETTLE_MS);
   });
-  const answer = await fetchPage({});
-  if (answer) list.append(...answer.posts.map(card));
   scrollTo({ top: 0, behavior: "instant" });
-  settleEnd();
+  append(await fetchPage({}));
 }
 
 async function start() {
@@ -219,6 +231,7 @@ function habits({ interactions, has_list }) {
 const nearEnd = new IntersectionObserver(([entry]) => entry.isIntersecting && more(), { rootMargin: "600px" });
 /** The observer speaks up on changes only: ask it anew once the list has grown. */
 function settleEnd() {
+  $("end-text").textContent = cursor ? "" : shown.size ? "That is all for now." : "There is nothing to show.";
   nearEnd.unobserve($("end"));
   if (cursor) nearEnd.observe($("end"));
 }
