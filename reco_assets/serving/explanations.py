@@ -1,5 +1,193 @@
 """`GET /api/recommendations/{user_id}`: the list from live votes, and why each post is in it."""
 
-from fastapi import APIRouter
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Final
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+from reco_assets.serving.identity import acting_user
+from reco_assets.serving.live_filter import LiveFilter, Wish
+from reco_assets.serving.problems import documented
+from reco_assets.serving.realtime import LiveList, LivePost
+
+if TYPE_CHECKING:
+    from reco_assets.recommender.explanation import Voter
+    from reco_assets.recommender.live_lists import ExplainedPost
+    from reco_assets.serving.service import Service
 
 router = APIRouter(tags=["recommendations"])
+
+_SPARE: Final = 20
+"""Posts asked for beyond the limit, in place of those that the database refuses."""
+_NAMED_READERS: Final = 5
+
+
+class SimilarReader(BaseModel):
+    """A similar user who read the post."""
+
+    user_id: UUID | None = Field(description="Told to trusted backends only (RECO_AUTH none or api_key).")
+    similarity: float = Field(description="To the user the list is for, 0 … 1.")
+    hours_ago: float = Field(description="Since they last did something with the post.")
+    share: float = Field(description="Of the post's score, 0 … 1.")
+
+
+class PostExplanation(BaseModel):
+    """What a post's score is made of."""
+
+    summary: str = Field(description="In words.")
+    n_readers: int = Field(description="Similar users who read it.")
+    readers: list[SimilarReader] = Field(description=f"The {_NAMED_READERS} who weigh most.")
+    popularity_share: float = Field(description="Of the score: how much is due to everybody's readers.")
+    freshness: float = Field(description="The factor by the post's age, 0 … 1.")
+
+
+class ExplainedRecommendation(BaseModel):
+    """One post of the list."""
+
+    post_id: UUID
+    rank: int
+    score: float = Field(description="Comparable within the list only.")
+    title: str | None
+    author_id: str | None
+    created_at: datetime | None
+    explanation: PostExplanation | None
+
+
+class RecommendationsMetadata(BaseModel):
+    """About the list."""
+
+    request_id: str
+    state: str = Field(description="Of real-time recommendations: off, loading, ready or late.")
+    reason: str | None = Field(description="Why the list is empty.")
+    degraded: str | None = Field(description="Why the posts were not filtered by the database.")
+    model_version: str | None
+    generation_id: UUID | None
+    as_of: datetime | None = Field(description="The instant that votes and ages are counted to.")
+    folded_in: bool = Field(description="Neighbours were found anew, from what the user did since the fit.")
+
+
+class Recommendations(BaseModel):
+    """A user's list from live votes."""
+
+    user_id: UUID
+    recommendations: list[ExplainedRecommendation]
+    metadata: RecommendationsMetadata
+
+
+@router.get(
+    "/api/recommendations/{user_id}",
+    response_model=None,
+    summary="Real-time recommendations, explained",
+    responses={200: {"model": Recommendations, "description": "The list."}, **documented(401, 403, 422)},
+)
+async def recommendations(
+    request: Request, user_id: UUID, limit: Annotated[int, Query(ge=1, le=100)] = 20
+) -> Response:
+    """What the user's neighbours read lately, by whom, how similar they are, and how long ago.
+
+    The same list as in a feed of the source `realtime_recommendations`, without fallbacks: empty, with the
+    reason, where there is none.
+    """
+    service: Service = request.app.state.service
+    acting_user(request, user_id)
+    wish = Wish(
+        user_id=user_id,
+        user=str(user_id),
+        limit=limit,
+        exclude=frozenset(),
+        now=service.clock(),
+        deadline=asyncio.get_running_loop().time() + service.settings.feed_timeout_s,
+    )
+    live_filter = LiveFilter(service, wish)
+    live = await service.realtime.recommend(user_id, limit + _SPARE)
+    posts = [] if live is None else await _allowed(live, live_filter, limit)
+    explained = await service.realtime.explain(user_id, [post.post_id for post in posts])
+    why = {} if explained is None else {UUID(bytes=each.post_id): each for each in explained.posts}
+    as_of = wish.now if explained is None else explained.as_of
+    names_readers = service.identity.names_anybody
+    answer = Recommendations(
+        user_id=user_id,
+        recommendations=[
+            ExplainedRecommendation(
+                post_id=post.post_id,
+                rank=rank,
+                score=post.score,
+                **_facts(live_filter, post.post_id),
+                explanation=_explanation(why.get(post.post_id), as_of, names_readers),
+            )
+            for rank, post in enumerate(posts, start=1)
+        ],
+        metadata=RecommendationsMetadata(
+            request_id=request.scope["state"]["reco_request_id"],
+            state=service.realtime.state,
+            reason=None if posts else _why_empty(service, live),
+            degraded=live_filter.degraded,
+            model_version=None if live is None else live.model_version,
+            generation_id=None if live is None else live.generation_id,
+            as_of=None if live is None else live.as_of,
+            folded_in=live is not None and live.folded_in,
+        ),
+    )
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+async def _allowed(live: LiveList, live_filter: LiveFilter, limit: int) -> list[LivePost]:
+    await live_filter.ask(str(post.post_id) for post in live.posts)
+    return [post for post in live.posts if live_filter.admits(str(post.post_id))][:limit]
+
+
+def _facts(live_filter: LiveFilter, post_id: UUID) -> dict[str, str | datetime | None]:
+    facts = live_filter.facts(str(post_id))
+    return {"title": facts.title, "author_id": facts.author_id, "created_at": facts.created_at}
+
+
+def _why_empty(service: "Service", live: LiveList | None) -> str:
+    if service.realtime.state in ("off", "loading"):
+        return f"realtime_{service.realtime.state}"
+    return "unknown_user" if live is None else "no_recommendations"
+
+
+def _explanation(
+    explained: "ExplainedPost | None", as_of: datetime, names_readers: bool
+) -> PostExplanation | None:
+    """A token's subject learns that there were readers, not who: no ids, coarse times and likeness."""
+    if explained is None:
+        return None
+    why = explained.explanation
+    readers = [
+        SimilarReader(
+            user_id=UUID(bytes=reader) if names_readers else None,
+            similarity=round(voter.similarity, 4 if names_readers else 1),
+            hours_ago=round(_hours(voter, as_of), 3 if names_readers else 0),
+            share=round(voter.share, 4 if names_readers else 2),
+        )
+        for voter, reader in zip(why.voters[:_NAMED_READERS], explained.voter_ids, strict=False)
+    ]
+    return PostExplanation(
+        summary=_in_words(why.voters, as_of),
+        n_readers=len(why.voters),
+        readers=readers,
+        popularity_share=round(why.popularity_share, 4),
+        freshness=round(why.freshness, 4),
+    )
+
+
+def _in_words(voters: "Sequence[Voter]", as_of: datetime) -> str:
+    if not voters:
+        return "Popular now."
+    newest = min(_hours(voter, as_of) for voter in voters)
+    ago = f"{newest:.0f} h ago" if newest < 48 else f"{newest / 24:.0f} days ago"
+    ago = "within the last hour" if newest < 1 else ago
+    readers = "1 reader like you" if len(voters) == 1 else f"{len(voters)} readers like you"
+    return f"Read by {readers}, last {ago}."
+
+
+def _hours(voter: "Voter", as_of: datetime) -> float:
+    if voter.last_interaction_at is None:
+        return 0.0
+    return max(0.0, as_of.timestamp() - voter.last_interaction_at / 1e6) / 3600

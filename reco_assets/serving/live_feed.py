@@ -1,5 +1,110 @@
-"""`GET /api/feeds/live`: tells an open page that its feed has changed."""
+"""`GET /api/feeds/live`, a WebSocket: tells an open page that its feed has changed.
 
-from fastapi import APIRouter
+Messages say that there is something new, never what: the page asks for its feed again. Whichever process
+stored the user's events, the one that holds the socket sees them with its next look at the database.
+"""
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Annotated, Final
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
+from pydantic_core import to_json
+
+from reco_assets.serving.identity import SOCKET_PROTOCOL, acting_user
+from reco_assets.serving.problems import Problem, error_response
+
+if TYPE_CHECKING:
+    from reco_assets.serving.feed_changes import Message
+    from reco_assets.serving.service import Service
 
 router = APIRouter(tags=["feeds"])
+
+_GOING_AWAY: Final = 1001
+_MOST_INCOMING: Final = 1000
+"""Messages a page may send, which it has no reason to."""
+
+
+@router.websocket("/api/feeds/live")
+async def live_feed(socket: WebSocket, user_id: Annotated[UUID | None, Query()] = None) -> None:
+    """`{"type": "feed_changed", "reason": "your_events" | "new_generation", "generation_id": …}`."""
+    service: Service = socket.app.state.service
+    changes = service.realtime.changes
+    try:
+        _check_origin(socket, service)
+        user = acting_user(socket, user_id)
+        if len(changes) >= service.settings.live_feed_sockets:
+            raise Problem(
+                503,
+                "too_many_sockets",
+                f"{len(changes)} pages are connected, as many as RECO_LIVE_FEED_SOCKETS allows. Try later.",
+                {"Retry-After": "30"},
+            )
+    except Problem as problem:
+        await _refuse(socket, problem)
+        return
+    # Before the page is told that it is connected: what happens from then on reaches it.
+    messages = changes.subscribe(user)
+    try:
+        offered = socket.headers.get("Sec-WebSocket-Protocol", "").partition(",")[0].strip()
+        await socket.accept(subprotocol=SOCKET_PROTOCOL if offered == SOCKET_PROTOCOL else None)
+        await _relay(socket, messages)
+    finally:
+        changes.unsubscribe(user, messages)
+
+
+async def _relay(socket: WebSocket, messages: "asyncio.Queue[Message | None]") -> None:
+    """Pass messages on until the page leaves or the service stops."""
+    leaving = asyncio.create_task(_until_it_leaves(socket))
+    try:
+        while True:
+            waiting = asyncio.create_task(messages.get())
+            await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if leaving.done():
+                waiting.cancel()
+                return
+            message = waiting.result()
+            if message is None:
+                await socket.close(_GOING_AWAY)
+                return
+            await socket.send_text(to_json(message).decode())
+    except (WebSocketDisconnect, RuntimeError):  # it left in the middle of a message
+        return
+    finally:
+        leaving.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await leaving
+
+
+async def _until_it_leaves(socket: WebSocket) -> None:
+    """Nothing is expected from the page; the server's pings notice one that is gone without a word."""
+    for _ in range(_MOST_INCOMING):
+        message = await socket.receive()
+        if message["type"] == "websocket.disconnect":
+            return
+
+
+def _check_origin(socket: WebSocket, service: "Service") -> None:
+    """CORS does not cover WebSockets: a page of any origin could open one.
+
+    Raises:
+        Problem: 403 for a page that is neither of this service nor of RECO_CORS_ORIGINS.
+    """
+    origin = socket.headers.get("Origin")
+    if origin is None or origin in service.settings.cors_origins:
+        return
+    if urlsplit(origin).netloc != socket.headers.get("Host"):
+        raise Problem(
+            403, "foreign_origin", f"Pages of {origin[:200]} may not connect; see RECO_CORS_ORIGINS."
+        )
+
+
+async def _refuse(socket: WebSocket, problem: Problem) -> None:
+    """Answer the handshake with the status and the usual error, where the server can."""
+    if "websocket.http.response" in socket.scope.get("extensions", {}):
+        response = error_response(problem.status, problem.code, problem.message, problem.headers)
+        await socket.send_denial_response(response)
+    else:
+        await socket.close(1008)

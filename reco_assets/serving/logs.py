@@ -63,8 +63,14 @@ def configure(level: str, form: str) -> None:
         logger.propagate = True
     # Requests are logged by our own middleware, without query strings, which hold user ids.
     logging.getLogger("uvicorn.access").disabled = True
+    # WebSockets it reports elsewhere, with the query string.
+    logging.getLogger("uvicorn.error").addFilter(_without_query_strings)
     # The pool repeats at warning level what `Database` says once.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+
+
+def _without_query_strings(record: logging.LogRecord) -> bool:
+    return "WebSocket" not in str(record.msg)
 
 
 def _add_request_id(
@@ -72,6 +78,7 @@ def _add_request_id(
     method: str,  # noqa: ARG001
     event: "MutableMapping[str, Any]",
 ) -> "MutableMapping[str, Any]":
+    event.pop("color_message", None)  # uvicorn's, for terminals
     if request_id := _request_id.get():
         event.setdefault("request_id", request_id)
     return event

@@ -1,0 +1,139 @@
+"""An open page hears that its feed has changed."""
+
+import json
+import time
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+import sqlalchemy as sa
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from reco_assets.settings import Settings
+from reco_assets_tests.serving.conftest import (
+    RunningService,
+    Serve,
+    engine,
+    running_service,
+    serve,
+    settings,
+    template,
+)
+from reco_assets_tests.serving.fitted_world import DAY, MORNING, add_events, make_readers, run_pipeline
+from reco_assets_tests.store.published import user
+
+__all__ = ["engine", "serve", "settings", "template"]
+
+SECRET = "a secret of more than thirty-two bytes"
+
+
+@pytest.fixture
+def here(settings: Settings, engine: sa.Engine, tmp_path: Path) -> Settings:
+    here = settings.model_copy(update={"storage_dir": tmp_path / "storage"})
+    make_readers(engine)
+    run_pipeline(here)
+    return here
+
+
+def open_page(running: RunningService, query: str = "", **options: Any) -> ClientConnection:
+    url = running.url.replace("http", "ws") + "/api/feeds/live" + query
+    return connect(url, open_timeout=10, **options)
+
+
+def refused(running: RunningService, query: str = "", **options: Any) -> tuple[int, str]:
+    with pytest.raises(InvalidStatus) as caught:
+        open_page(running, query, **options)
+    return caught.value.response.status_code, json.loads(caught.value.response.body)["error"]["code"]
+
+
+def test_events_stored_by_any_process_reach_the_page_of_their_user(
+    serve: Serve, here: Settings, engine: sa.Engine
+) -> None:
+    add_events(engine, [(2, 5, MORNING - timedelta(hours=3))])  # the most popular post for user 5, so far
+    running = serve(clock=lambda: MORNING, storage_dir=here.storage, realtime_tick_s=0.1)
+    assert running.service.realtime.catch_up()
+    with (
+        open_page(running, f"?user_id={user(5)}") as mine,
+        open_page(running, f"?user_id={user(3)}") as others,
+    ):
+        add_events(engine, [(5, 3, MORNING - timedelta(seconds=1))])
+        message = json.loads(mine.recv(10))
+        assert (message["type"], message["reason"]) == ("feed_changed", "your_events")
+        with pytest.raises(TimeoutError):
+            others.recv(0.3)
+
+
+def test_a_new_generation_reaches_every_page_also_without_live_votes(
+    serve: Serve, here: Settings, engine: sa.Engine
+) -> None:
+    running = serve(storage_dir=here.storage, realtime=False)
+    assert running.service.realtime.catch_up()
+    add_events(engine, [(1, 3, MORNING), (3, 1, MORNING)])
+    with open_page(running, f"?user_id={user(5)}") as one, open_page(running, f"?user_id={user(3)}") as other:
+        published = run_pipeline(here, DAY + timedelta(days=1), version=2, window_days=2)
+        for page in (one, other):
+            assert json.loads(page.recv(10)) == {
+                "type": "feed_changed",
+                "reason": "new_generation",
+                "generation_id": str(published.generation_id),
+            }
+
+
+def test_a_browser_brings_its_token_as_a_protocol(serve: Serve) -> None:
+    running = serve(auth="jwt", jwt_keys=(SECRET,))
+    token = jwt.encode({"sub": str(user(1)), "exp": 4102444800}, SECRET, algorithm="HS256")
+    with open_page(running, subprotocols=["reco.bearer", token]) as page:
+        assert page.subprotocol == "reco.bearer"
+    assert refused(running) == (401, "bad_token")
+    assert refused(running, subprotocols=["reco.bearer", token[:-3]]) == (401, "bad_token")
+    other = f"?user_id={user(2)}"
+    assert refused(running, other, subprotocols=["reco.bearer", token]) == (403, "other_user")
+
+
+def test_pages_of_other_origins_may_not_connect_unless_they_are_listed(serve: Serve) -> None:
+    running = serve(cors_origins=("https://app.example",))
+    query = f"?user_id={user(1)}"
+    assert refused(running, query, origin="https://elsewhere.example") == (403, "foreign_origin")
+    for origin in ("https://app.example", running.url):
+        with open_page(running, query, origin=origin) as page:
+            page.ping().wait(10)
+
+
+def test_no_more_pages_than_the_setting_allows(serve: Serve) -> None:
+    running = serve(live_feed_sockets=1)
+    query = f"?user_id={user(1)}"
+    with open_page(running, query):
+        assert refused(running, query) == (503, "too_many_sockets")
+    deadline = time.monotonic() + 10
+    while len(running.service.realtime.changes) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    with open_page(running, query) as page:
+        page.ping().wait(10)
+
+
+def test_the_log_does_not_say_whose_page_it_is(
+    service: RunningService, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"), open_page(service, f"?user_id={user(1)}") as page:
+        page.ping().wait(10)
+    assert "connection open" in caplog.text
+    assert str(user(1)) not in caplog.text
+
+
+def test_without_a_user_there_is_nothing_to_tell(service: RunningService) -> None:
+    assert refused(service) == (400, "user_id_missing")
+
+
+def test_a_service_that_stops_says_so(settings: Settings) -> None:
+    with ExitStack() as stack:
+        with running_service(settings) as running:
+            page = stack.enter_context(open_page(running, f"?user_id={user(1)}"))
+            page.ping().wait(10)
+        with pytest.raises(ConnectionClosed) as caught:
+            page.recv(10)
+    assert caught.value.rcvd is not None
+    assert caught.value.rcvd.code in (1001, 1012)
