@@ -38,6 +38,8 @@ def reco_serve(
         assert found
         yield found.group(1), process
     finally:
+        if process.stdout is not None:
+            process.stdout.close()
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(10)

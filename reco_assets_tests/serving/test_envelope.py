@@ -17,8 +17,10 @@ def _own_logging() -> Iterator[None]:
     """The service takes over the process's logging; give it back to pytest."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # the client's own lines, in the same process
     yield
     root.handlers[:] = handlers
+    logging.getLogger("httpx").setLevel(logging.NOTSET)
     root.setLevel(level)
 
 

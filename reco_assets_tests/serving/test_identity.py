@@ -29,7 +29,7 @@ def token(subject: Any = ALICE, key: Any = KEY, algorithm: str = "HS256", **clai
 
 
 def bearer(text: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {text}"}
+    return {"Authorization": f"Bearer {text}".strip()}
 
 
 def feed(client: httpx.Client, named: UUID | None = None, **headers: str) -> httpx.Response:
