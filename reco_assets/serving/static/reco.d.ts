@@ -2,7 +2,7 @@
 export interface Tracking {
   source?: string;
   rank?: number;
-  propensity?: number | null;
+  propensity?: number;
   request_id?: string;
   generation_id?: string | null;
   model_version?: string | null;
@@ -22,12 +22,13 @@ export interface Post {
   created_at?: string | null;
   /** `ml_recommendations`, `realtime_recommendations`, `trending_fallback`, `random_fallback` or `exploration`. */
   source: string;
-  score: number | null;
+  score: number;
   /** From 1, over all pages. */
   rank: number;
+  /** A stable code, such as `similar_readers`. */
   reason: string;
   /** The probability with which this post stood at this rank. */
-  propensity: number | null;
+  propensity: number;
   /** Added by the client. */
   tracking?: Tracking;
 }
@@ -76,6 +77,11 @@ export interface Options {
   onError?: (refusal: Refusal) => void;
 }
 
+/** What `live` tells: ask for the feed again. */
+export type LiveMessage =
+  | { type: "feed_changed"; reason: "your_events" | "new_generation"; generation_id: string }
+  | { type: "reconnected" };
+
 export interface Reco {
   /**
    * Queue an event.
@@ -106,7 +112,7 @@ export interface Reco {
    * Be told when the feed has changed; reconnects by itself.
    * @returns stops it.
    */
-  live(callback: (message: any) => void): () => void;
+  live(callback: (message: LiveMessage) => void): () => void;
   /** Send what is queued; resolves when that was tried. What failed stays queued. */
   flush(): Promise<void>;
   /** Send what is queued and stop listening. */

@@ -9,15 +9,15 @@ const QUEUE = 1000;
 const KEEP_MS = 6.5 * 864e5; // the service refuses a client_time older than a week
 const VIEW_MS = 1000;
 
-/** Random, so that pages that failed together do not return together. @param {number} failures */
+/** Random: pages that failed together return apart. @param {number} failures */
 const backoff = (failures) => Math.random() * Math.min(6e4, 1e3 * 2 ** failures);
 
-/** The beginning of an id of that time. @param {number} ms */
+/** How ids of that time begin. @param {number} ms */
 const timePart = (ms) => ms.toString(16).padStart(12, "0").replace(/.{4}$/, "-$&");
 
 let made = 0;
 
-/** A UUID of version 7: in the order they were made, in the queue as in the table's index. */
+/** A UUID of version 7: sorted as they were made, here and in the table's index. */
 function newId() {
   const bytes = crypto.getRandomValues(new Uint8Array(8));
   bytes[0] = (bytes[0] & 63) | 128;
@@ -51,7 +51,7 @@ export function createReco({ endpoint = "", userId, token, onError = () => {} } 
   /** @type {Promise<any>} */ let turn = Promise.resolve();
   let [fresh, failures, notBefore, size] = [0, 0, 0, BATCH];
 
-  // A key per event: tabs add and remove without rewriting what others wrote.
+  // A key per event: tabs never rewrite what others wrote.
   /** @type {Record<string, string>[]} */ const stores = [{}];
   try {
     if (localStorage) stores.unshift(localStorage);
@@ -81,7 +81,7 @@ export function createReco({ endpoint = "", userId, token, onError = () => {} } 
     else timer ??= setTimeout(flush, EVERY_MS);
   }
 
-  /** The oldest events that are not on their way, as [key, text]. */
+  /** The oldest events that are not on their way. */
   function take() {
     /** @type {[string, string][]} */ const batch = [];
     let chars = 0;
@@ -118,13 +118,13 @@ export function createReco({ endpoint = "", userId, token, onError = () => {} } 
       else rest(Number(response.headers.get("Retry-After")) || 0);
     } catch {
       rest(0);
-      // A beacon has no Authorization and brings no answer: the events stay queued.
+      // No Authorization, no answer: the events stay queued.
       if (leaving && !token) navigator.sendBeacon?.(url, body);
     }
     batch.forEach(([key]) => inFlight.delete(key));
   }
 
-  /** @param {number} seconds that the service asks for */
+  /** @param {number} seconds */
   function rest(seconds) {
     notBefore = performance.now() + Math.min(seconds, 3600) * 1e3 + backoff(failures++);
   }
@@ -166,7 +166,7 @@ export function createReco({ endpoint = "", userId, token, onError = () => {} } 
     (entries) => {
       for (const { target, intersectionRatio, intersectionRect } of entries) {
         const watch = watched.get(target);
-        // What is taller than two screens is never half visible: then half of the screen is enough.
+        // What is taller than two screens is never half visible: half a screen is enough.
         if (intersectionRatio < 0.5 && intersectionRect.height < innerHeight / 2) pause(target);
         else if (watch) watch.timer ??= setTimeout(seen, VIEW_MS, target, watch.item);
       }
@@ -243,10 +243,11 @@ export function createReco({ endpoint = "", userId, token, onError = () => {} } 
         if (userId) url.searchParams.set("user_id", userId);
         socket = new WebSocket(url, bearer ? ["reco.bearer", bearer] : []);
         socket.onclose = retry;
-        socket.onmessage = ({ data }) => {
+        socket.onopen = () => {
+          if (tries) callback({ type: "reconnected" }); // who knows what was missed
           tries = 0;
-          if (!over) callback(JSON.parse(data));
         };
+        socket.onmessage = ({ data }) => over || callback(JSON.parse(data));
       } catch {
         retry();
       }

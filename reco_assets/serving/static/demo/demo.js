@@ -1,6 +1,6 @@
 // @ts-check
 import { createReco } from "../reco.js";
-import { explain } from "./explain.js";
+import { explain, remember } from "./explain.js";
 import { nameOf } from "./names.js";
 import { ago, make } from "./parts.js";
 
@@ -70,7 +70,7 @@ function card(post) {
       });
     });
   }
-  part(".ask").addEventListener("click", () => explain(endpoint, $("user").value, post, badge(post.source)));
+  part(".ask").addEventListener("click", () => explain(post, badge(post.source)));
   shown.set(item, { post, stop: reco.observe(item, post) });
   return item;
 }
@@ -90,10 +90,12 @@ async function fetchPage(options) {
   try {
     const answer = await reco.feed({ limit: PAGE, ...options, signal: request.signal });
     cursor = answer.metadata.next_cursor;
+    if (!options.cursor) remember(endpoint, $("user").value).catch(() => {});
     showNote("");
     return answer;
   } catch (error) {
-    if (/** @type {any} */ (error).name !== "AbortError") showNote(`The feed did not answer: ${error.message}`);
+    const { name, message } = /** @type {Error} */ (error);
+    if (name !== "AbortError") showNote(`The feed did not answer: ${message}`);
     return null;
   } finally {
     list.setAttribute("aria-busy", "false");
@@ -135,7 +137,7 @@ function toast(fresh, fold) {
   $("toast").replaceChildren(box);
   look.addEventListener("click", () => {
     box.remove();
-    scrollTo({ top: fold.getBoundingClientRect().top + scrollY - document.querySelector(".top").clientHeight - 8 });
+    scrollTo({ top: fold.getBoundingClientRect().top + scrollY - $("top").clientHeight - 8 });
     fold.focus({ preventScroll: true });
   });
   setTimeout(() => box.remove(), 12000);
@@ -174,7 +176,7 @@ function showFacts(metadata) {
     ...facts
       .filter(([, value]) => value)
       .map(([name, value, className = ""]) =>
-        make("div", { className }, make("dt", { textContent: name }), make("dd", {}, value)),
+        make("div", { className }, make("dt", { textContent: name }), make("dd", {}, value ?? "")),
       ),
   );
 }
@@ -197,8 +199,7 @@ async function become(userId) {
   [...list.children].forEach(remove);
   $("toast").replaceChildren();
   history.replaceState(null, "", `?user=${userId}`);
-  reco.live((message) => {
-    if (message.type && !/changed|generation|published/.test(message.type)) return;
+  reco.live(() => {
     clearTimeout(settling);
     settling = setTimeout(refresh, SETTLE_MS);
   });
