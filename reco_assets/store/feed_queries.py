@@ -96,8 +96,9 @@ FROM {_ABSENT} CROSS JOIN
      ORDER BY created_at DESC LIMIT %(n)s) AS l {_POST}
 ORDER BY l.created_at DESC, l.post_id"""  # noqa: S608
 
-_ENDS = """SELECT (SELECT post_id::text FROM recommendable_posts ORDER BY post_id LIMIT 1),
-       (SELECT post_id::text FROM recommendable_posts ORDER BY post_id DESC LIMIT 1)"""
+# Qualified: a bare post_id would mean the text that is selected, which no index orders.
+_ENDS = """SELECT (SELECT l.post_id::text FROM recommendable_posts l ORDER BY l.post_id LIMIT 1),
+       (SELECT l.post_id::text FROM recommendable_posts l ORDER BY l.post_id DESC LIMIT 1)"""
 # From each point the next few posts by id, upwards and downwards, or the least id would hardly ever be met.
 # LATERAL and LIMIT keep each of them one short walk in the index.
 _NEAR = f"""SELECT l.post_id::text, 0::float8, l.author_id::text, l.created_at, post.title
@@ -114,7 +115,7 @@ WHERE attrelid = to_regclass('recommendable_posts') AND attname = 'post_id'"""
 _PUBLISHED_AT = "SELECT published_at FROM recommendation_generations WHERE status = 'live'"
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
-_CANDIDATES_PER_PLACE = 20
+_CANDIDATES_PER_PLACE = 10
 """Posts judged by freshness for each place in the trending list."""
 
 
