@@ -34,14 +34,19 @@ class RecommendationLists:
     @classmethod
     def from_table(cls, users: Array, posts: Array, scores: Array) -> Self:
         """From (m,) users and their (m, n) posts and scores, best first, -1 after the last post."""
-        order = np.argsort(users, kind="stable")
-        users, posts, scores = users[order], posts[order], scores[order]
-        rows, ranks = np.nonzero(posts >= 0)
+        if not (users[1:] > users[:-1]).all():
+            order = np.argsort(users, kind="stable")
+            users, posts, scores = users[order], posts[order], scores[order]
+        listed = posts >= 0
+        lengths = np.count_nonzero(listed, axis=1)
+        full = bool(listed.all())
+        # A mask and not pairs of indices, which would be the largest arrays of all.
+        ranks = np.broadcast_to(np.arange(1, posts.shape[1] + 1, dtype=np.int32), posts.shape)
         return cls(
-            user_index=users[rows].astype(np.int32),
-            post_index=posts[rows, ranks].astype(np.int32),
-            rank=(ranks + 1).astype(np.int32),
-            score=scores[rows, ranks].astype(np.float64),
+            user_index=np.repeat(users.astype(np.int32, copy=False), lengths),
+            post_index=(posts.reshape(-1) if full else posts[listed]).astype(np.int32, copy=False),
+            rank=ranks.reshape(-1) if full else ranks[listed],
+            score=(scores.reshape(-1) if full else scores[listed]).astype(np.float64, copy=False),
         )
 
     @classmethod
