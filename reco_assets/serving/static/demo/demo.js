@@ -12,8 +12,8 @@ const SOURCES = {
   exploration: "Exploration",
 };
 const REASONS = {
-  similar_readers: "Readers like you liked it, by the last daily run",
-  similar_readers_now: "Readers like you are reacting to it",
+  similar_readers: "Readers like you read it, by the last daily run",
+  similar_readers_now: "Readers like you have read it lately",
   popular_now: "Popular right now",
   random: "Picked at random",
   exploration_new: "New, shown to learn who likes it",
@@ -131,7 +131,7 @@ async function refresh() {
 
 /** @param {number} fresh @param {HTMLElement} fold */
 function toast(fresh, fold) {
-  const text = fresh ? `Your feed has changed: ${fresh} other ${fresh === 1 ? "post" : "posts"}` : "Your feed has changed";
+  const text = fresh ? `Your feed has changed: ${fresh} new ${fresh === 1 ? "post" : "posts"}` : "Your feed has changed";
   const look = make("button", { type: "button", textContent: "Show" });
   const box = make("div", {}, make("span", { textContent: text }), look);
   $("toast").replaceChildren(box);
@@ -167,7 +167,7 @@ function showFacts(metadata) {
   const facts = [
     ["Posts from", mix],
     ["Model", metadata.model_version],
-    ["List of", ago(metadata.generated_at)],
+    ["Computed", ago(metadata.generated_at)],
     ["Fallback because", plain(metadata.fallback_reason), "warn"],
     ["Degraded", plain(metadata.degraded), "warn"],
     ["Experiment", experiment && `${experiment.name}, arm ${experiment.arm}`],

@@ -25,7 +25,7 @@ export async function remember(endpoint, userId) {
 }
 
 /** @param {number} share */
-const percent = (share) => `${Math.round(share * 100)} %`;
+const percent = (share) => (share > 0 && share < 0.01 ? "under 1 %" : `${Math.round(share * 100)} %`);
 
 /** @param {number} hours */
 const hoursAgo = (hours) =>
