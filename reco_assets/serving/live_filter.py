@@ -1,8 +1,8 @@
-"""What a request has learnt from the database about posts: whether this user may see them, and their facts."""
+"""What a request has learnt from the database: which posts this user may see, and their facts."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -63,16 +63,24 @@ class LiveFilter:
         self._service = service
         self._wish = wish
         self._asked: set[str] = set()
+        self._seen: set[str] | None = None
 
     @property
     def pools(self) -> Pools:
         """What is in memory."""
         return self._service.trending.pools
 
-    def note(self, asked: Iterable[str], eligible: Mapping[str, PostFacts]) -> None:
-        """Take in what the database said: whichever of `asked` is not `eligible` is refused."""
+    def note(self, asked: Iterable[str], eligible: Mapping[str, PostFacts], hidden: Set[str]) -> None:
+        """Take in what the database said.
+
+        Args:
+            asked: whichever of them is not `eligible` is refused.
+            eligible: with facts.
+            hidden: whom the user hides.
+        """
         self._asked.update(asked)
         self.known.update(eligible)
+        self._service.hidden_authors.note(self._wish.user, hidden)
 
     def refuses(self, post_id: str) -> bool:
         """Whether the post must not be shown, by all that is known by now."""
@@ -86,7 +94,12 @@ class LiveFilter:
             return False
         if post_id in self._asked or self.degraded is None:
             return post_id in self.known
-        return self.facts(post_id).author_id != self._wish.user
+        author_id = self.facts(post_id).author_id
+        if author_id == self._wish.user or author_id in self._service.hidden_authors.of(self._wish.user):
+            return False
+        if self._seen is None:
+            self._seen = set(map(str, self._service.realtime.seen(self._wish.user_id)))
+        return post_id not in self._seen
 
     def facts(self, post_id: str) -> PostFacts:
         """What is known of the post; nothing may be."""
@@ -123,13 +136,13 @@ class LiveFilter:
             return
         user, since = self._wish.user, self.seen_since
         try:
-            eligible = await self.query(
+            eligible, hidden = await self.query(
                 self.time_left(), lambda c: eligible_posts(c, user, seen_since=since, post_ids=posts)
             )
         except Exception as error:
             self.degraded = degraded_by(error)
             return
-        self.note(posts, eligible)
+        self.note(posts, eligible, hidden)
 
     def time_left(self) -> float:
         """Seconds until the answer is due."""

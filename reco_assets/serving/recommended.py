@@ -102,7 +102,8 @@ class Recommended:
             if isinstance(error, DatabaseUnreachable):
                 self._filter.degraded = why  # nobody else needs to try
             return None
-        self._filter.note([*drawn, *(spare if found.spare_judged else ())], found.eligible)
+        judged = [*drawn, *spare] if found.spare_judged else drawn
+        self._filter.note(judged, found.eligible, found.hidden_authors)
         if not found.known:
             self._excuse("unknown_user")
         elif not found.posts:

@@ -10,6 +10,7 @@ from reco_assets.errors import RecoError
 from reco_assets.serving.database import Database
 from reco_assets.serving.event_writer import EventWriter
 from reco_assets.serving.experiments import parse_experiment
+from reco_assets.serving.hidden_authors import HiddenAuthors
 from reco_assets.serving.identity import Identity
 from reco_assets.serving.metrics import Metrics
 from reco_assets.serving.realtime import Realtime
@@ -43,6 +44,7 @@ class Service:
         experiment: that feeds take part in; None: none.
         primary: where events go.
         reads: where feeds come from: the replica, or the primary.
+        hidden_authors: whom users hide, for outages.
         writer: tracked events on their way into the database.
         trending: what is popular, in memory.
         realtime: recommendations from live votes.
@@ -59,6 +61,7 @@ class Service:
         self.reads = self.primary
         if settings.replica_url is not None:
             self.reads = _database(settings, settings.replica_url, "reco service, reads")
+        self.hidden_authors = HiddenAuthors()
         self.writer = EventWriter(self.primary, settings, self.metrics)
         self.trending = Trending(self.reads, settings, clock)
         self.realtime = Realtime(self.reads, settings, clock)

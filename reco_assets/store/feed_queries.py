@@ -9,7 +9,7 @@ are, and come back as text, which is what an answer is made of.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -47,7 +47,14 @@ FROM {_ABSENT} CROSS JOIN {_LISTED} {_POST}
 WHERE {condition} AND {_ALLOWED}"""  # noqa: S608 (no value is formatted into it)
 
 
-_ELIGIBLE = f"WITH {_SEEN}, {_HIDDEN} " + _eligible("c", "l.post_id = ANY(%(ids)s)")
+# For the outages to come; the bound keeps an answer small, whomever a user hides.
+_HIDES = """SELECT 'h', NULL, NULL, author_id, NULL, NULL, NULL
+FROM (SELECT author_id FROM hidden LIMIT 200) AS h"""
+
+_ELIGIBLE = f"""WITH {_SEEN}, {_HIDDEN}
+{_eligible("c", "l.post_id = ANY(%(ids)s)")}
+UNION ALL
+{_HIDES}"""
 
 _LIST = f"""WITH {_SEEN}, {_HIDDEN},
 mine AS MATERIALIZED (
@@ -69,7 +76,9 @@ SELECT 'm', post_id::text, score, author_id::text, created_at, title, barred FRO
 UNION ALL
 {_eligible("c", "l.post_id = ANY(%(drawn)s)")}
 UNION ALL
-{_eligible("c", "l.post_id = ANY(%(spare)s) AND (SELECT count(*) FROM mine) < %(needed)s")}"""  # noqa: S608
+{_eligible("c", "l.post_id = ANY(%(spare)s) AND (SELECT count(*) FROM mine) < %(needed)s")}
+UNION ALL
+{_HIDES}"""  # noqa: S608
 
 # Each reader of a post counts once, by the last time: a reader who comes back makes nothing popular. Ages are
 # counted in half-lives and capped, because PostgreSQL makes an error of a power too small for float8.
@@ -146,6 +155,7 @@ class UserList:
         last_interaction: of the user, with any post; None without one.
         generation_id, model_version, generated_at: of the list; None where it is empty.
         spare_judged: whether the spare posts were asked about too.
+        hidden_authors: whom the user hides: all of them, or 200.
     """
 
     posts: list[tuple[str, float]]
@@ -156,6 +166,7 @@ class UserList:
     model_version: str | None = None
     generated_at: datetime | None = None
     spare_judged: bool = False
+    hidden_authors: set[str] = field(default_factory=set)
 
     @property
     def read_since(self) -> bool:
@@ -213,6 +224,8 @@ async def user_list(
                 barred.add(post_id)
             else:
                 found.eligible[post_id] = PostFacts(text, at, title)
+        elif kind == "h":
+            found.hidden_authors.add(text)
         elif kind == "g":
             found.generation_id, found.model_version, found.generated_at = post_id, text, at
         else:
@@ -228,13 +241,23 @@ async def user_list(
 
 async def eligible_posts(
     connection: "AsyncConnection[TupleRow]", user_id: str, *, seen_since: datetime, post_ids: Iterable[str]
-) -> dict[str, PostFacts]:
-    """Those of `post_ids` that the user may see, in no order."""
+) -> tuple[dict[str, PostFacts], set[str]]:
+    """Those of `post_ids` that the user may see, in no order; and whom the user hides: all, or 200."""
     cursor = connection.cursor(binary=True)
     await cursor.execute(_ELIGIBLE, {**_of_user(user_id, seen_since), "ids": _array(post_ids)})
-    rows = await cursor.fetchall()
-    barred = {row[1] for row in rows if row[6]}
-    return {row[1]: PostFacts(*row[3:6]) for row in rows if row[1] not in barred}
+    eligible: dict[str, PostFacts] = {}
+    barred: set[str] = set()
+    hidden: set[str] = set()
+    for kind, post_id, _, text, at, title, flag in await cursor.fetchall():
+        if kind == "h":
+            hidden.add(text)
+        elif flag:
+            barred.add(post_id)
+        else:
+            eligible[post_id] = PostFacts(text, at, title)
+    for post_id in barred:
+        eligible.pop(post_id, None)
+    return eligible, hidden
 
 
 async def trending_posts(

@@ -75,7 +75,9 @@ class ScriptedRealtime:
         state: str = "ready",
         takes_s: float = 0.0,
         fails: bool = False,
+        seen_posts: Sequence[int] = (),
     ) -> None:
+        self.seen_posts = seen_posts
         self.posts = posts
         self.state = state
         self.takes_s = takes_s
@@ -85,6 +87,10 @@ class ScriptedRealtime:
 
     async def stop(self) -> None:
         """Nothing to stop."""
+
+    def seen(self, _user_id: UUID) -> frozenset[UUID]:
+        """What the script says."""
+        return frozenset(map(post, self.seen_posts))
 
     async def recommend(self, _user_id: UUID, n: int, **_: Any) -> LiveList | None:
         """The posts of the script."""
