@@ -1,11 +1,15 @@
 """A real Chromium, the real service and a real database."""
 
 import json
+import re
 import shutil
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -64,18 +68,35 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
     context.close()
 
 
+def _import_map_source() -> str:
+    """An import map has to be inline: the policy names it by its hash."""
+    found = re.search(r'type="importmap">(.*?)</script>', (PAGES / "react.html").read_text())
+    assert found
+    return f"'sha256-{b64encode(sha256(found[1].encode()).digest()).decode()}'"
+
+
+_IMPORT_MAP = _import_map_source()
+
+
 class _StrictPages(StaticFiles):
     """The test's own pages, under a policy that allows no inline script and no eval."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)
-        response.headers["Content-Security-Policy"] = "default-src 'self'; connect-src 'self' http: ws:"
+        response.headers["Content-Security-Policy"] = (
+            f"default-src 'self'; script-src 'self' {_IMPORT_MAP}; connect-src 'self' http: ws:"
+        )
         return response
 
 
 def add_pages(app: FastAPI) -> None:
     """Serve the test's pages at /pages, from the service's own origin."""
     app.mount("/pages", _StrictPages(directory=PAGES))
+    # React itself: Dagster's webserver brings it.
+    webserver = find_spec("dagster_webserver")
+    assert webserver is not None
+    assert webserver.origin is not None
+    app.mount("/react", StaticFiles(directory=Path(webserver.origin).parent / "graphiql"))
 
 
 @dataclass
@@ -132,12 +153,14 @@ class Visit:
 Open = Callable[..., Visit]
 
 
-def open_posts(context: BrowserContext, base: str, user: UUID | None, **query: str) -> Visit:
-    """Open the page of posts that the service at `base` serves."""
+def open_posts(
+    context: BrowserContext, base: str, user: UUID | None, /, name: str = "posts", **query: str
+) -> Visit:
+    """Open one of the test's pages that the service at `base` serves."""
     visit = Visit(context.new_page())
     pairs = {"user": str(user), **query} if user else query
     words = "&".join(f"{name}={quote(value)}" for name, value in pairs.items())
-    visit.page.goto(f"{base}/pages/posts.html?{words}")
+    visit.page.goto(f"{base}/pages/{name}.html?{words}")
     visit.page.wait_for_function("() => window.page")
     return visit
 
