@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PYTHON
 RUN = .venv/bin/python -m
 
-.PHONY: help demo test dev lint format lock clean bench bench-docs bench-lock
+.PHONY: help demo test dev lint format lock clean bench bench-serving bench-docs bench-lock
 
 help:
 	@echo "make demo    from an empty machine to published recommendations, with a report"
@@ -13,6 +13,7 @@ help:
 	@echo "make format  ruff's formatter over the tree"
 	@echo "make lock    resolve pyproject.toml into requirements.lock"
 	@echo "make bench   speed beside other libraries, with tables; SIZES=\"S M L\" JSON=file; benchmarks/README.md"
+	@echo "make bench-serving   how fast the service answers and stores; JSON=file"
 	@echo "make clean   remove .venv and every piece of local state (.reco)"
 
 .venv/.synced: requirements.lock requirements-bootstrap.lock pyproject.toml scripts/sync-venv.sh
@@ -47,6 +48,9 @@ bench: .venv-bench/.synced
 	@$(MAKE) --no-print-directory .venv-bench-rectools/.synced || echo "RecTools is left out."
 	@.venv-bench/bin/python -m benchmarks $(if $(SIZES),--sizes $(SIZES)) $(if $(FEEDS),--feeds $(FEEDS)) \
 		$(if $(PARTS),--parts $(PARTS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(JSON),--json $(JSON))
+
+bench-serving: .venv/.synced
+	@$(RUN) benchmarks.serving $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(JSON),--json $(JSON))
 
 bench-docs: .venv/.synced
 	@$(RUN) benchmarks.docs_tables $(JSON)

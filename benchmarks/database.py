@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ HOLDOUT_DAYS: Final = 1
 
 
 @contextmanager
-def seeded_database(size: Size, directory: Path, say: Say) -> Iterator[Settings]:
+def seeded_database(size: Size, directory: Path, say: Say, last_day: date = LAST_DAY) -> Iterator[Settings]:
     """A server with default durability whose `user_interactions` hold the feed; stopped at the end.
 
     Writes `options.json` into the directory: what `settings_of` makes the settings from again.
@@ -34,13 +34,17 @@ def seeded_database(size: Size, directory: Path, say: Say) -> Iterator[Settings]
     home = directory / "postgres"
     try:
         with embedded_postgres(home, databases=("reco",)) as server:
-            options = {"database_url": server.url("reco"), "home": str(directory / "home")}
+            options = {
+                "database_url": server.url("reco"),
+                "home": str(directory / "home"),
+                "last_day": str(last_day),
+            }
             (directory / "options.json").write_text(json.dumps(options))
             settings = settings_of(options)
             migrate.upgrade(settings)
             engine = create_engine_for(settings, application_name="benchmark")
             world = demo_world(size)
-            seeded = seed_demo(engine, world, LAST_DAY, now=datetime.now(UTC))
+            seeded = seed_demo(engine, world, last_day, now=datetime.now(UTC))
             say(f"  {seeded.rows.interactions:,} interactions loaded by binary COPY")
             with transaction(engine) as connection:
                 connection.execute(
@@ -61,7 +65,12 @@ def settings_of(options: dict[str, Any]) -> Settings:
     return Settings(
         database_url=options["database_url"],
         home=Path(options["home"]),
-        start_date=demo_world(Size("", 1, 1, 1)).window(LAST_DAY)[0],
+        start_date=demo_world(Size("", 1, 1, 1)).window(last_day_of(options))[0],
         window_days=DAYS,
         holdout_days=HOLDOUT_DAYS,
     )
+
+
+def last_day_of(options: dict[str, Any]) -> date:
+    """The last day of the feed in the database."""
+    return date.fromisoformat(options["last_day"])

@@ -61,7 +61,7 @@ class ContenderProcess:
             stderr=self._said,
             text=True,
             cwd=CHECKOUT,
-            env=_environment(threads),
+            env=environment_for(threads),
             start_new_session=True,  # Ctrl-C is for the benchmark, which then stops it
         )
         try:
@@ -142,6 +142,7 @@ def without_own_settings(environment: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if not name.startswith(_FOREIGN)}
 
 
-def _environment(threads: int) -> dict[str, str]:
+def environment_for(threads: int) -> dict[str, str]:
+    """Of a child: no settings of a deployment, this checkout's modules, and so many threads for libraries."""
     limits = {f"{name}_NUM_THREADS": str(threads) for name in _THREADS}
     return without_own_settings(dict(os.environ)) | limits | {"PYTHONPATH": str(CHECKOUT)}

@@ -14,8 +14,7 @@ import sqlalchemy as sa
 
 from benchmarks.contenders.base import Contender, Seconds, Stopwatch, read_options
 from benchmarks.contenders.plain import blocked_lists, brute_force_neighbors, in_proportion, served
-from benchmarks.database import STRAIGHTFORWARD_TABLE, settings_of
-from benchmarks.feeds import LAST_DAY
+from benchmarks.database import STRAIGHTFORWARD_TABLE, last_day_of, settings_of
 from reco_assets.events import DEFAULT_INTERACTION_WEIGHTS
 from reco_assets.names import end_of_day_us
 from reco_assets.pipeline.fitting import (
@@ -51,7 +50,9 @@ class OursPipeline(Contender):
 
     def load(self, directory: Path, threads: int) -> None:
         """Settings, paths, engine."""
-        self._settings = settings_of(read_options(directory))
+        options = read_options(directory)
+        self._settings = settings_of(options)
+        self._last_day = last_day_of(options)
         self._storage = FileStorage(base_dir=str(self._settings.storage))
         self._engine = create_engine_for(self._settings, application_name="benchmark")
         self._threads = threads
@@ -96,7 +97,7 @@ class OursPipeline(Contender):
         extracts = extract_interactions(
             self._settings,
             self._days()[0],
-            LAST_DAY + timedelta(days=1),
+            self._last_day + timedelta(days=1),
             self._storage.raw_interactions,
             sorted(self._settings.interaction_weights),
         )
@@ -109,25 +110,25 @@ class OursPipeline(Contender):
             log = read_window(paths, connection, config.interaction_weights)
         matrix = InteractionMatrix.from_log(
             log,
-            end_of_day_us(LAST_DAY),
+            end_of_day_us(self._last_day),
             interaction_weights=config.interaction_weights,
             max_repeats=config.max_repeats,
         )
-        write_matrix(self._storage, LAST_DAY, log, matrix, config.model_dump())
+        write_matrix(self._storage, self._last_day, log, matrix, config.model_dump())
         return {}
 
     def _fit(self) -> dict[str, int]:
-        fit_model(self._storage, LAST_DAY, self._parameters())
+        fit_model(self._storage, self._last_day, self._parameters())
         return {}
 
     def _judge_model(self) -> dict[str, int]:
-        evaluate_model(self._storage, LAST_DAY, self._parameters(), self._settings.holdout_days)
+        evaluate_model(self._storage, self._last_day, self._parameters(), self._settings.holdout_days)
         return {}
 
     def _recommend(self) -> dict[str, int]:
-        digest = artifact_digest(self._storage.model(LAST_DAY))
+        digest = artifact_digest(self._storage.model(self._last_day))
         self._registered = RegisteredVersion(1, "benchmark_v1", "none", "none", digest)
-        self._computed = compute_lists(self._storage, LAST_DAY, self._registered)
+        self._computed = compute_lists(self._storage, self._last_day, self._registered)
         return {}
 
     def _check(self) -> dict[str, int]:
@@ -162,7 +163,7 @@ class OursPipeline(Contender):
         return UserKNNConfig().parameters() | {"n_threads": self._threads}
 
     def _days(self) -> list[date]:
-        return [LAST_DAY - timedelta(days=back) for back in reversed(range(self._settings.window_days))]
+        return [self._last_day - timedelta(days=back) for back in reversed(range(self._settings.window_days))]
 
 
 class StraightforwardPipeline(Contender):
