@@ -32,8 +32,9 @@ _SPELLINGS: Final = {
 _USER_SPELLINGS: Final = ("user_id", "userId")
 _BATCH: Final = "interactions"
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_WORTH_A_LOOK: Final = re.compile(rb"[0-9]{16}|Infinity|NaN|\\u0000")
-"""What in a serialized text may be something that PostgreSQL cannot keep."""
+_MANY_DIGITS: Final = re.compile(rb"[0-9]{16}")
+_NOT_KEPT: Final = (b"Infinity", b"NaN", b"\\u0000")
+"""What PostgreSQL cannot keep, as the serializer spells it."""
 _LARGEST_INTEGER: Final = 2**63
 _LONGEST_SHOWN: Final = 60
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -177,8 +178,13 @@ class EventReader:
                 f"metadata has {len(text)} bytes as JSON; RECO_TRACK_MAX_METADATA_BYTES allows "
                 f"{self._most_bytes}.",
             )
-        # As many brackets as there are levels at least: most metadata needs no second look.
-        if text.count(b"{") + text.count(b"[") > self._deepest or _WORTH_A_LOOK.search(text):
+        # There are as many brackets as levels at least. Most metadata needs no second look, and one search
+        # for all of it would take longer than everything else here.
+        if (
+            text.count(b"{") + text.count(b"[") > self._deepest
+            or any(word in text for word in _NOT_KEPT)
+            or _MANY_DIGITS.search(text)
+        ):
             self._look_closer(metadata)
         if stamp is None:
             return text
