@@ -6,6 +6,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_settings import NoDecode
 
 from reco_assets.events import DEFAULT_INTERACTION_WEIGHTS
+from reco_assets.parameters import RANGES
 
 AuthMode = Literal["none", "api_key", "jwt"]
 JwtAlgorithm = Literal["HS256", "RS256", "ES256", "EdDSA"]
@@ -61,6 +62,11 @@ def _check_tiers(tiers: tuple[str, ...]) -> tuple[str, ...]:
     return (*(name for name in tiers if name != "random"), "random")
 
 
+def _none_by_name(value: Any) -> Any:
+    """`none` (a shell's spelling) switches off what has a default."""
+    return None if isinstance(value, str) and value.strip().lower() == "none" else value
+
+
 def _parse_slots(value: Any) -> Any:
     """`trending=1` beside a mapping."""
     if not isinstance(value, str):
@@ -85,6 +91,13 @@ def _check_slots(slots: dict[str, int]) -> dict[str, int]:
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Secrets = Annotated[Names, AfterValidator(_check_secrets)]
 Slots = Annotated[dict[str, int], NoDecode, BeforeValidator(_parse_slots), AfterValidator(_check_slots)]
+
+
+OptionalDays = Annotated[float | None, BeforeValidator(_none_by_name)]
+
+
+def _half_life(default: float, description: str) -> Any:
+    return Field(default, description=description, **RANGES["vote_half_life_days"].bounds())
 
 
 class ServiceSettings(BaseModel):
@@ -207,6 +220,17 @@ class ServiceSettings(BaseModel):
     )
 
     realtime: bool = Field(True, description="Whether recommendations are computed from live votes.")
+    realtime_vote_half_life_days: OptionalDays = _half_life(
+        0.125, "Days after which a vote counts half in real-time lists; `none`: votes do not age."
+    )
+    realtime_popularity_half_life_days: OptionalDays = _half_life(
+        0.04, "Half-life of a reader in the popularity that is blended into them; `none`: it does not age."
+    )
+    realtime_popularity_blend: float = Field(
+        0.3,
+        description="Share of that popularity in their scores.",
+        **RANGES["popularity_blend"].bounds(),
+    )
     realtime_tick_s: float = Field(
         1.0, ge=0.1, le=60, description="Seconds between two looks at new events, at least."
     )

@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from reco_assets.errors import SettingsError
 from reco_assets.events import DEFAULT_INTERACTION_WEIGHTS
 from reco_assets.parameters import RANGES, SimilarityWeighting, VoteWeighting
-from reco_assets.service_settings import ServiceSettings
+from reco_assets.service_settings import OptionalDays, ServiceSettings
 
 ENV_PREFIX = "RECO_"
 
@@ -31,11 +31,6 @@ def _parse_weights(value: Any) -> Any:
     if any(len(pair) != 2 for pair in pairs):
         raise ValueError(f"expected name=weight pairs such as view=0.1,click=0.3, got {value!r}")
     return {name.strip(): weight.strip() for name, weight in pairs}
-
-
-def _none_by_name(value: Any) -> Any:
-    """`RECO_VOTE_HALF_LIFE_DAYS=none` switches off what has a default."""
-    return None if isinstance(value, str) and value.strip().lower() == "none" else value
 
 
 def _check_weights(weights: dict[str, float]) -> dict[str, float]:
@@ -62,7 +57,6 @@ def _absolute(path: Path) -> Path:
 
 
 Directory = Annotated[Path, AfterValidator(_absolute)]
-OptionalDays = Annotated[float | None, BeforeValidator(_none_by_name)]
 
 
 def _parameter(name: str, default: float | None, description: str) -> Any:

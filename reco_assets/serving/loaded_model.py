@@ -37,7 +37,14 @@ def load_model(settings: Settings, live: "LiveModel", clock: Callable[[], dateti
     """
     from reco_assets.recommender.live_votes import LiveVotes
 
-    votes = LiveVotes(open_fitted_day(settings.storage, live.day, live.model_digest))
+    fit = open_fitted_day(settings.storage, live.day, live.model_digest)
+    # What the published lists hold has to last a day; these are read at once. See docs/results.md.
+    fit.model.set_params(
+        vote_half_life_days=settings.realtime_vote_half_life_days,
+        popularity_half_life_days=settings.realtime_popularity_half_life_days,
+        popularity_blend=settings.realtime_popularity_blend,
+    )
+    votes = LiveVotes(fit)
     since = datetime.fromtimestamp(end_of_day_us(live.day) / 1e6, tz=UTC)
     follower = EventFollower(votes, since, settings.realtime_max_events, clock)
     with connect(settings) as connection:
