@@ -80,7 +80,7 @@ def encode(rest: Rest, user_id: UUID) -> str:
             *(bytes((len(text),)) + text for text in texts),
             bytes.fromhex("".join([entry[0] for entry in entries]).replace("-", "")),
             bytes([entry[1] for entry in entries]),
-            pack(f"<{len(entries)}f", *[_fits(entry[2]) for entry in entries]),
+            _packed([entry[2] for entry in entries]),
         ]
     )
     return urlsafe_b64encode(_HEAD.pack(VERSION, _checksum(body, user_id)) + body).rstrip(b"=").decode()
@@ -149,6 +149,12 @@ def _checksum(body: bytes, user_id: UUID) -> int:
 
 def _dashed(digits: str) -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def _packed(scores: list[float]) -> bytes:
+    if not -_LARGEST_F32 <= sum(scores) <= _LARGEST_F32 or max(map(abs, scores), default=0) > _LARGEST_F32:
+        scores = [_fits(score) for score in scores]  # rare, and slow
+    return pack(f"<{len(scores)}f", *scores)
 
 
 def _fits(score: float) -> float:

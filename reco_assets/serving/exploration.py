@@ -5,6 +5,7 @@ from a pool. So the probability that a post stood where it stood is known: that 
 whoever judges the feed from its own logs divides by.
 """
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,10 +55,19 @@ def draw(n: int, pool: Sequence[str], share: float, rng: random.Random) -> Draw:
     """
     if not pool or share <= 0:
         return NO_DRAW
-    positions = tuple(position for position in range(n) if rng.random() < share)
+    positions = _positions(n, share, rng)
     # Twice as many, because seen or hidden ones fall out before they are placed.
     n_posts = min(len(pool), 2 * len(positions) + _SPARE) if positions else 0
     return Draw(positions, tuple(rng.sample(pool, n_posts)), len(pool), share)
+
+
+def _positions(n: int, share: float, rng: random.Random) -> tuple[int, ...]:
+    """Each of 0 … n - 1 with probability `share`, independently: drawn as the gaps between them."""
+    positions, position = [], -1
+    slope = 1 / math.log1p(-share)
+    while (position := position + 1 + int(math.log(1.0 - rng.random()) * slope)) < n:
+        positions.append(position)
+    return tuple(positions)
 
 
 def place(ordinary: Sequence[T], drawn: Draw, allowed: Sequence[T]) -> tuple[list[T], Propensities]:

@@ -95,7 +95,7 @@ def documentation() -> list[dict[str, Any]]:
         },
         _parameter(
             "cursor",
-            {"type": "string", "minLength": 1, "maxLength": LONGEST},
+            {"type": "string", "minLength": 1, "maxLength": LONGEST, "pattern": "^[A-Za-z0-9_-]+$"},
             "`next_cursor` of the page before: continues its list, whatever was published since.",
         ),
     ]
