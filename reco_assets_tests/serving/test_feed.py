@@ -176,6 +176,16 @@ def test_explored_posts_say_so_and_carry_their_propensity(app: sa.Engine, start:
     assert len({each["post_id"] for each in body["posts"]}) == 20
 
 
+def test_where_nothing_of_the_pool_may_be_shown_the_list_stays_whole(app: sa.Engine, start: Start) -> None:
+    small_world(app, 30)
+    make_trending(app, *range(1, 21))
+    for i in range(21, 31):
+        interact(app, 4, i, NOW - timedelta(days=3))
+    body = feed(start(exploration_share=0.5, feed_length=20), 4, limit=20)
+    assert numbers(body) == list(range(1, 21))
+    assert {each["propensity"] for each in body["posts"]} == {1.0}
+
+
 @pytest.mark.parametrize("limit", [1, 2, 4, 7])
 def test_pages_have_no_repeats_and_no_gaps_across_a_publication_and_a_restart(
     app: sa.Engine, start: Start, limit: int
