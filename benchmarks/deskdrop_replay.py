@@ -3,12 +3,13 @@
     python -m benchmarks.deskdrop_replay deskdrop.csv.gz [--months 10 11] [--json FILE]
 
 A PostgreSQL of its own, the pipeline's own functions at each midnight, the service with a fast clock. Before
-each new read (a user's first interaction with a post, of users who did something before) the service is asked
-for the user's feed over HTTP, and ten posts are judged; then the read is inserted. All new reads count, also of
-posts that did not exist at midnight, and of posts that nobody had read before, which no list can hold.
+each new read (a user's first interaction with a post, of users who did something before) the service is
+asked for the user's feed over HTTP, and ten posts are judged; then the read is inserted. All new reads
+count, also of posts that did not exist at midnight, and of posts that nobody had read before, which no list
+can hold.
 
-Prints hit rate and NDCG at 10 of the published list, of live votes, of popularity × freshness kept live, and of
-the whole feed with its tiers, and which RECO_PRECOMPUTED_FRESH_MINUTES would have been best.
+Prints hit rate and NDCG at 10 of the published list, of live votes, of popularity × freshness kept live,
+and of the whole feed with its tiers, and which RECO_PRECOMPUTED_FRESH_MINUTES would have been best.
 """
 
 import argparse
@@ -395,8 +396,8 @@ def main() -> None:
 def _print(replay: Replay, first: date, last: date, seconds: float) -> None:
     print(in_one_line())
     print(
-        f"CI&T Deskdrop, {first} to {last}: {len(replay.asked):,} new reads by {len(replay.readers):,} users; "
-        f"{seconds:.0f} s\n"
+        f"CI&T Deskdrop, {first} to {last}: {len(replay.asked):,} new reads by "
+        f"{len(replay.readers):,} users; {seconds:.0f} s\n"
     )
     print("| @10, before each new read | HR | NDCG | request, median ms |")
     print("|---|---|---|---|")
@@ -408,9 +409,8 @@ def _print(replay: Replay, first: date, last: date, seconds: float) -> None:
         )
     print("\n| RECO_PRECOMPUTED_FRESH_MINUTES | HR | NDCG |\n|---|---|---|")
     for minutes, f in best_policy(replay.asked).items():
-        print(
-            f"| {minutes if minutes >= 0 else 'published whenever there is one'} | {f['hr']:.3f} | {f['ndcg']:.3f} |"
-        )
+        when = str(minutes) if minutes >= 0 else "published whenever there is one"
+        print(f"| {when} | {f['hr']:.3f} | {f['ndcg']:.3f} |")
 
 
 def _new_reads(users: Array, posts: Array, times: Array) -> Array:
