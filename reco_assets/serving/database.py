@@ -125,6 +125,22 @@ class Database:
         connection.answer_within_s = float("inf")
         return connection
 
+    @asynccontextmanager
+    async def own_connection(self) -> AsyncIterator[ServiceConnection]:
+        """As `connect`, for background work that takes longer than a request may; closed at the end.
+
+        Raises: as `connection`.
+        """
+        with self._connector.translated():
+            connection = await self.connect()
+            try:
+                yield connection
+            finally:
+                if connection.idle:
+                    await connection.close()
+                else:
+                    self._behind(_close(connection))
+
     def stats(self) -> dict[str, int]:
         """Connections by state, and requests that wait for one."""
         counts = self._pool.get_stats() if self._pool is not None else {}

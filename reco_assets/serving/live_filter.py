@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_COMPLAIN_EVERY_S: Final = 10.0
+_complained_at: float | None = None
 
 SLACK: Final = 10
 """Posts asked about beyond the page, so that filtered ones are made up for in the same round trip."""
@@ -172,5 +176,13 @@ def degraded_by(error: Exception) -> str:
         return "database_unreachable"
     if isinstance(error, TimeoutError) or (isinstance(error, RecoError) and error.transient):
         return "database_slow"
-    log.error("A feed could not be read from the database.", exc_info=error)
+    complain("A feed could not be read from the database.", error)
     return "database_error"
+
+
+def complain(message: str, error: Exception) -> None:
+    """Log what fails in every request, but not every time."""
+    global _complained_at
+    if _complained_at is None or time.monotonic() - _complained_at > _COMPLAIN_EVERY_S:
+        _complained_at = time.monotonic()
+        log.error("%s Said at most every %g s.", message, _COMPLAIN_EVERY_S, exc_info=error)

@@ -1,7 +1,6 @@
 """The tiers that recommend: the published list, and the one from live votes, within their own budget."""
 
 import asyncio
-import logging
 from collections.abc import Collection, Sequence
 from datetime import timedelta
 from itertools import islice
@@ -10,13 +9,11 @@ from uuid import UUID
 
 from reco_assets.errors import DatabaseUnreachable
 from reco_assets.serving.feed_list import PRECOMPUTED, REALTIME, Entry, Origin
-from reco_assets.serving.live_filter import SLACK, LiveFilter, Wish, degraded_by
+from reco_assets.serving.live_filter import SLACK, LiveFilter, Wish, complain, degraded_by
 from reco_assets.store.feed_queries import UserList, user_list
 
 if TYPE_CHECKING:
     from reco_assets.serving.service import Service
-
-log = logging.getLogger(__name__)
 
 RECOMMENDING_TIERS: Final = ("precomputed", "realtime")
 
@@ -123,8 +120,8 @@ class Recommended:
         except TimeoutError:
             self._excuse("recommendations_late")
             return
-        except Exception:
-            log.exception("Real-time recommendations failed.")
+        except Exception as error:
+            complain("Real-time recommendations failed.", error)
             self._excuse("recommendations_failed")
             return
         if live is None or not live.posts:

@@ -31,6 +31,8 @@ _POSTS_PER_SIDE: Final = 3
 _JITTER: Final = 0.2
 """Of the pause, so that processes started together do not ask together."""
 _AFTER_FAILURE_S: Final = 1.0
+_LONGEST_REFRESH_S: Final = 60.0
+"""Far more than a feed may take: hence on a connection of its own, not one of the pool's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +129,7 @@ class Trending:
 
         Raises:
             RecoError: the database is gone, busy, or lacks a table; the pools stay as they were.
+            TimeoutError: it takes too long.
         """
         self.pools = await self._read()
         self._once_read.set()
@@ -138,7 +141,7 @@ class Trending:
             try:
                 await self.refresh()
                 complained = False
-            except RecoError as error:
+            except (RecoError, TimeoutError) as error:
                 pause = min(pause, _AFTER_FAILURE_S)
                 if not complained:
                     log.warning("Trending posts stay as they were read at %s: %s", self.pools.read_at, error)
@@ -151,7 +154,8 @@ class Trending:
 
     async def _read(self) -> Pools:
         settings, now = self._settings, self._clock()
-        async with self._reads.connection(timeout_s=settings.feed_timeout_s) as connection:
+        async with asyncio.timeout(_LONGEST_REFRESH_S), self._reads.own_connection() as connection:
+            await feed_queries.allow_seconds(connection, _LONGEST_REFRESH_S)
             trending = await feed_queries.trending_posts(
                 connection,
                 now=now,

@@ -320,6 +320,11 @@ async def posts_from(
     return await _pool(connection, _NEAR.replace("ID_TYPE", id_type), {"points": list(points), "each": each})
 
 
+async def allow_seconds(connection: "AsyncConnection[TupleRow]", seconds: float) -> None:
+    """How long each statement on this connection may take from here on."""
+    await connection.execute("SELECT set_config('statement_timeout', %s, false)", (f"{seconds * 1000:.0f}",))
+
+
 async def published_at(connection: "AsyncConnection[TupleRow]") -> datetime | None:
     """When the live generation was published: no list is younger than that."""
     row = await (await connection.execute(_PUBLISHED_AT)).fetchone()

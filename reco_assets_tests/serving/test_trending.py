@@ -130,3 +130,15 @@ def test_feeds_are_read_from_the_replica(serve: Serve, engine: sa.Engine, world:
     running = serve(clock=now, realtime=False, exploration_share=0, replica_url=url_of(world))
     assert numbers(feed(running, limit=1)) == [2]
     assert len(feed(running)["posts"]) == 6
+
+
+def test_a_refresh_may_take_longer_than_a_feed(engine: sa.Engine, settings: Settings) -> None:
+    make_world(engine)
+    run_sql(
+        engine,
+        "ALTER VIEW recommendable_posts RENAME TO quick",
+        "CREATE VIEW recommendable_posts AS SELECT post_id, author_id, created_at "
+        "FROM (SELECT pg_sleep(0.4)) AS slow, quick",
+    )
+    short = settings.model_copy(update={"feed_timeout_s": 0.2})
+    assert len(pools_of(short).pools.sample) == 6
