@@ -189,23 +189,31 @@ def test_a_killed_server_turns_away_who_waits_and_is_used_again_when_it_is_back(
 
 
 def test_a_hanging_server_is_noticed_and_used_again_when_it_goes_on(server: OwnServer) -> None:
+    settings = settings_for(server.url, feed_timeout_s=60.0)  # no statement would end by itself
+
     async def test() -> None:
-        async with opened(settings_for(server.url)) as database:
-            async with database.connection(timeout_s=2) as connection:
-                assert await one(connection, "SELECT 1") == 1
+        async with opened(settings, size=3) as database:
+
+            async def ask() -> int:
+                async with database.connection(timeout_s=60) as connection:
+                    return int(await one(connection, "SELECT 1 FROM pg_sleep(0.05)"))
+
+            assert await asyncio.gather(ask(), ask()) == [1, 1]  # both connections are open
             with server.hanging():
                 began = time.monotonic()
                 with pytest.raises(TimeoutError):  # a budget holds, though nobody confirms the cancellation
-                    async with asyncio.timeout(0.1), database.connection(timeout_s=2) as connection:
-                        await connection.execute("SELECT 1")
+                    async with asyncio.timeout(0.1):
+                        await ask()
                 assert time.monotonic() - began < 1
-                with pytest.raises(DatabaseUnreachable):  # without one, the sentinel ends the wait
-                    async with database.connection(timeout_s=30) as connection:
-                        await connection.execute("SELECT 1")
-                assert not database.available
+                # Who has no budget waits until the sentinel has noticed: for an answer, or for a connection.
+                waiting = [asyncio.create_task(ask()) for _ in range(5)]
+                while database.available:
+                    await asyncio.sleep(0.01)
+                done, pending = await asyncio.wait(waiting, timeout=2)
+                assert not pending
+                assert {type(task.exception()) for task in done} == {DatabaseUnreachable}
             assert await database.wait_available(5)
-            async with database.connection(timeout_s=2) as connection:
-                assert await one(connection, "SELECT 1") == 1
+            assert await ask() == 1
 
     run(test())
 
