@@ -221,13 +221,13 @@ class ServiceSettings(BaseModel):
 
     realtime: bool = Field(True, description="Whether recommendations are computed from live votes.")
     realtime_vote_half_life_days: OptionalDays = _half_life(
-        0.125, "Days after which a vote counts half in real-time lists; `none`: votes do not age."
+        0.25, "Days after which a vote counts half in real-time lists; `none`: votes do not age."
     )
     realtime_popularity_half_life_days: OptionalDays = _half_life(
-        0.04, "Half-life of a reader in the popularity that is blended into them; `none`: it does not age."
+        0.02, "Half-life of a reader in the popularity that is blended into them; `none`: it does not age."
     )
     realtime_popularity_blend: float = Field(
-        0.3,
+        0.4,
         description="Share of that popularity in their scores.",
         **RANGES["popularity_blend"].bounds(),
     )
