@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PYTHON
 RUN = .venv/bin/python -m
 
-.PHONY: help demo test dev lint format lock clean bench bench-serving bench-docs bench-lock
+.PHONY: help demo test dev lint format lock clean bench bench-serving bench-docs bench-lock screenshots
 
 help:
 	@echo "make demo    from an empty machine to published recommendations, with a report"
@@ -14,6 +14,7 @@ help:
 	@echo "make lock    resolve pyproject.toml into requirements.lock"
 	@echo "make bench   speed beside other libraries, with tables; SIZES=\"S M L\" JSON=file; benchmarks/README.md"
 	@echo "make bench-serving   how fast the service answers and stores; JSON=file"
+	@echo "make screenshots     the pictures in docs/images, of the demo page on the demo's data"
 	@echo "make clean   remove .venv and every piece of local state (.reco)"
 
 .venv/.synced: requirements.lock requirements-bootstrap.lock pyproject.toml scripts/sync-venv.sh
@@ -67,6 +68,10 @@ bench-lock: .venv/.synced
 		--constraint requirements.lock pyproject.toml benchmarks/requirements.in -o benchmarks/requirements.lock
 	.venv/bootstrap/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --quiet --no-header \
 		benchmarks/requirements-rectools.in -o benchmarks/requirements-rectools.lock
+
+screenshots: .venv/.synced
+	@scripts/ensure-chromium.sh
+	@.venv/bin/python scripts/screenshots.py
 
 clean:
 	@if [ -f .reco/postgres/moved-to ]; then rm -rf "$$(cat .reco/postgres/moved-to)"; fi

@@ -336,6 +336,8 @@ def test_wheel_can_be_built_from_what_the_image_copies(tmp_path: Path) -> None:
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {"reco_assets/definitions.py", "reco_assets/deployment/dagster.yaml"} <= set(names)
+    client = {"reco.js", "reco.d.ts", "react.js", "demo/index.html", "demo/demo.css", "demo/icon.svg"}
+    assert {f"reco_assets/serving/static/{name}" for name in client} <= set(names)
 
 
 def test_builder_receives_what_the_image_copies_and_nothing_else() -> None:

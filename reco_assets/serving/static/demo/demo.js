@@ -54,7 +54,7 @@ function card(post) {
   part(".source").replaceWith(badge(post.source));
   part(".age").textContent = ago(post.created_at);
   part(".age").title = post.created_at ? `Posted ${post.created_at}` : "";
-  part(".score").textContent = post.score == null ? "" : `score ${post.score.toPrecision(3)}`;
+  part(".score").textContent = post.score ? `score ${post.score.toPrecision(3)}` : "";
   part(".title").textContent = post.title ?? `Post ${post.post_id.slice(0, 8)}`;
   part(".reason").textContent = REASONS[post.reason] ?? post.reason;
   part(".title").addEventListener("click", () => item.classList.add("read"));
