@@ -189,7 +189,7 @@ def weights_of_types(
     Raises:
         BadInput: one has none.
     """
-    occurring = {interaction_types[code] for code in np.flatnonzero(np.bincount(types))}
+    occurring = {interaction_types[code] for code in np.flatnonzero(np.bincount(types)).tolist()}
     unknown = sorted(occurring - set(interaction_weights))
     if unknown:
         raise BadInput(
