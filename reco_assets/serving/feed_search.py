@@ -49,13 +49,16 @@ async def new_list(
     pools = service.trending.pools
     drawn = exploration.draw(length, pools.explorable, settings.exploration_share, rng)
     recommended = Recommended(service, wish, live_filter)
-    lists: dict[int, Sequence[Entry]] = {KIND_OF_TIER[tier]: () for tier in tiers}
-    lists.update(await recommended.find(tiers, drawn.posts))
-    if TRENDING in lists:
-        lists[TRENDING] = pools.trending
+    found = await recommended.find(tiers, drawn.posts)
     slots = {KIND_OF_TIER[tier]: count for tier, count in settings.feed_slots.items() if count}
-    if RANDOM in lists and (RANDOM in slots or len(lists.get(TRENDING, ())) < length):
-        lists[RANDOM] = _random_entries(pools.sample, length, rng)
+    lists: dict[int, Sequence[Entry]] = {}
+    for tier in tiers:
+        if tier in RECOMMENDING_TIERS:
+            lists.update(found)  # in their own order: one may have stepped aside for the other
+        elif tier == "trending":
+            lists[TRENDING] = pools.trending
+        elif RANDOM in slots or len(lists.get(TRENDING, ())) < length:
+            lists[RANDOM] = _random_entries(pools.sample, length, rng)
     entries = put_together(lists, slots, length, without=wish.exclude)
     entries = await live_filter.settle(entries, drawn.posts)
     present = {entry[0] for entry in entries}
@@ -67,7 +70,10 @@ async def new_list(
     entries, propensities = exploration.place(entries, drawn, allowed)
     if len(entries) < wish.limit:
         taken = (*wish.exclude, *(entry[0] for entry in entries))
-        rest = {TRENDING: pools.trending, RANDOM: _random_entries(pools.sample, _LAST_RESORT, rng)}
+        rest = {
+            TRENDING: pools.trending if TRENDING in lists else (),  # not in the arm of random posts
+            RANDOM: _random_entries(pools.sample, _LAST_RESORT, rng),
+        }
         more = put_together(rest, {}, _LAST_RESORT, without=taken)
         await live_filter.ask(entry[0] for entry in more)
         entries += [entry for entry in more if live_filter.admits(entry[0])][: length - len(entries)]

@@ -39,7 +39,7 @@ class Recommended:
         self._live_ready = service.realtime.state == "ready"
 
     async def find(self, tiers: Sequence[str], drawn: Collection[str]) -> dict[int, list[Entry]]:
-        """Lists by kind: one, or two where RECO_FEED_SLOTS keeps positions for the other; none is possible.
+        """Lists by kind, better one first: one, or both where RECO_FEED_SLOTS wants the other too, or none.
 
         Args:
             tiers: in which order to look; others than these two are passed over.
@@ -67,7 +67,7 @@ class Recommended:
                 # Half of the time is kept for the published list where that has not been read yet.
                 share = 0.5 if "precomputed" in later else 1.0
                 await self._take_live((deadline - _now()) * share, found)
-        if not found and outdated is not None:
+        if outdated is not None and (not found or self._settings.feed_slots.get("precomputed")):
             self._take(outdated, found)
         if found:
             self.reason = None

@@ -246,12 +246,33 @@ def test_a_user_who_has_seen_all_that_is_trending_gets_the_rest(app: sa.Engine, 
     assert set(numbers(body)) <= set(range(51, 61))
 
 
+def test_the_arm_of_random_posts_never_falls_back_on_what_is_popular(app: sa.Engine, start: Start) -> None:
+    small_world(app)
+    make_trending(app, 1, 2, 3)
+    for i in range(4, 10):
+        interact(app, 4, i, NOW)
+    body = feed(start(experiment="a:random=1"), 4)
+    assert sorted(numbers(body)) == [1, 2, 3]
+    assert set(sources(body)) == {"random_fallback"}
+
+
 def test_slots_are_kept_for_their_tier(app: sa.Engine, start: Start) -> None:
     small_world(app, 12)
     publish_pairs(app, [(1, i) for i in range(1, 11)])
     make_trending(app, 12, 11)
     body = feed(start(feed_slots={"trending": 1}), limit=10)
     assert numbers(body) == [1, 2, 3, 4, 5, 6, 7, 8, 9, 12]
+
+
+def test_slots_are_kept_for_the_list_that_stepped_aside(app: sa.Engine, start: Start) -> None:
+    small_world(app)
+    publish_pairs(app, [(1, 1), (1, 2)])
+    interact(app, 1, 9, NOW + timedelta(minutes=1))
+    running = start(feed_slots={"precomputed": 2})
+    script(running, posts=[3, 4, 5, 6, 7, 8])
+    body = feed(running, limit=8)
+    assert numbers(body) == [3, 4, 5, 6, 1, 7, 8, 2]
+    assert body["metadata"]["model_version"] == "live_v1"
 
 
 def test_a_fresh_list_of_an_idle_user_goes_before_live_votes(app: sa.Engine, start: Start) -> None:

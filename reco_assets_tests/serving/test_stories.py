@@ -3,12 +3,15 @@
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from reco_assets.settings import Settings
 from reco_assets.store.database import create_engine_for
+from reco_assets_tests.serving import fitted_world
 from reco_assets_tests.serving.conftest import RunningService, Serve, running_service
 from reco_assets_tests.serving.feeds import all_pages, ask, feed, now, numbers, refresh, script, sources
 from reco_assets_tests.serving.own_server import OwnServer, own_server
@@ -70,15 +73,27 @@ def test_a_returning_user_is_shown_their_recommendations_and_nothing_they_have_r
     assert sources(body)[:2] == ["ml_recommendations"] * 2
 
 
-def test_a_user_who_reads_is_shown_what_similar_users_read_just_now(engine: sa.Engine, start: Start) -> None:
-    people_and_posts(engine)
-    running = start()
-    script(running, posts=[5, 6])
-    assert numbers(feed(running, limit=2)) == [1, 2]
-    interact(engine, 1, 1, NOW + timedelta(minutes=2))
-    body = feed(running, limit=2)
-    assert numbers(body) == [5, 6]
-    assert sources(body) == ["realtime_recommendations"] * 2
+def test_a_post_that_similar_users_read_just_now_comes_first_before_any_refit(
+    engine: sa.Engine, settings: Settings, tmp_path: Path
+) -> None:
+    """The pipeline's own fit and publication; post 7 is written hours later, and user 2 is like user 1."""
+    here = settings.model_copy(update={"home": tmp_path, "exploration_share": 0.0})
+    fitted_world.make_readers(engine)
+    publication = fitted_world.run_pipeline(here)
+    moments = [fitted_world.MORNING]
+    fitted_world.add_post(engine, 7, moments[0] - timedelta(minutes=30))
+    with running_service(here, lambda: moments[-1]) as running:
+        assert running.service.realtime.catch_up(60)
+        moments.append(moments[0] + timedelta(minutes=2))
+        fitted_world.add_events(engine, [(2, 7, moments[0] + timedelta(minutes=1))])
+        assert running.service.realtime.catch_up(60)
+        body = feed(running, 1)
+        assert numbers(body)[0] == 7
+        assert body["posts"][0]["reason"] == "similar_readers_now"
+        assert {1, 2}.isdisjoint(numbers(body))  # user 1 has read them
+        assert body["metadata"]["model_version"] == "collaborative_filtering_v1"
+        assert body["metadata"]["generation_id"] == str(publication.generation_id)
+        assert running.client.get("/api/health/ready").json()["checks"]["model"]["state"] == "ok"
 
 
 def test_whoever_blocks_an_author_never_meets_them_again(engine: sa.Engine, start: Start) -> None:
