@@ -183,7 +183,9 @@ class Database:
             try:
                 await self._ask()
             except RecoError as error:
-                lost_at = time.monotonic() if lost_at is None else lost_at
+                if lost_at is None:
+                    lost_at = time.monotonic()
+                    log.warning("%s", error)
                 self._lose(str(error))
                 await asyncio.sleep(_PROBE_EVERY_S)
                 continue
@@ -223,7 +225,6 @@ class Database:
         self._back.clear()
         if self._pool is None:
             return
-        log.warning("%s", reason)
         pool, self._pool = self._pool, None
         now = asyncio.get_running_loop().time()
         for limit in tuple(self._acquiring):

@@ -8,14 +8,13 @@ import asyncio
 import math
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 
 import psycopg
 import sqlalchemy as sa
 from psycopg.abc import PQGen
-from psycopg.pq import TransactionStatus
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from reco_assets.errors import DatabaseBusy, DatabaseUnreachable
@@ -26,6 +25,7 @@ T = TypeVar("T")
 
 CONNECT_TIMEOUT_S: Final = 2.0
 """For connecting and for the answer to a probe: a server that takes longer is as good as gone."""
+_SLICES: Final = 8
 _LEAVE_TIMEOUT_S: Final = 1.0
 _SLACK_S: Final = 2.0
 """How much later than its own statement time-out a server may answer before it counts as hung."""
@@ -70,17 +70,15 @@ class ServiceConnection(psycopg.AsyncConnection[tuple[Any, ...]]):
             self._leaving = task
             task.add_done_callback(_retrieve)
 
-    @property
-    def idle(self) -> bool:
-        """Whether it can go back into the pool at once."""
-        return self._leaving is None and self.pgconn.transaction_status == TransactionStatus.IDLE
-
     async def settled(self) -> bool:
         """Wait until a cancelled query has ended; False, and the connection is lost, if the server hangs."""
         if self._leaving is None:
             return True
-        done, _ = await asyncio.wait((self._leaving,), timeout=_LEAVE_TIMEOUT_S)
-        if not done:
+        for _ in range(_SLICES):
+            done, _ = await asyncio.wait((self._leaving,), timeout=_LEAVE_TIMEOUT_S / _SLICES)
+            if done:
+                break
+        else:
             self.sever()
             await asyncio.wait((self._leaving,), timeout=_LEAVE_TIMEOUT_S)
         self._leaving = None
@@ -148,8 +146,7 @@ class Connector:
         with self.translated():
             try:
                 # libpq's own time-out counts in whole seconds and for each address anew.
-                async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                    connection = await ServiceConnection.connect(self._url, **self._arguments)
+                connection = await _patiently(ServiceConnection.connect(self._url, **self._arguments))
             except TimeoutError:
                 raise DatabaseUnreachable(
                     f"PostgreSQL at {self.where} did not take a connection within {CONNECT_TIMEOUT_S:g} s."
@@ -191,9 +188,29 @@ async def ask(connection: ServiceConnection, connector: Connector) -> None:
     """
     with connector.translated():
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await connection.execute("SELECT 1")
+            await _patiently(connection.execute("SELECT 1"))
         except TimeoutError:
             raise DatabaseUnreachable(
                 f"PostgreSQL at {connector.where} did not answer within {CONNECT_TIMEOUT_S:g} s."
             ) from None
+
+
+async def _patiently(asking: Coroutine[Any, Any, T]) -> T:
+    """Wait for CONNECT_TIMEOUT_S during which the loop ran: a process that was held up itself blames nobody.
+
+    When a loop goes on after a pause, its timers come first and then the answers that arrived meanwhile. A
+    pause uses up one slice of the patience only.
+
+    Raises:
+        TimeoutError: no answer.
+    """
+    task = asyncio.ensure_future(asking)
+    try:
+        for _ in range(_SLICES):
+            done, _ = await asyncio.wait((task,), timeout=CONNECT_TIMEOUT_S / _SLICES)
+            if done:
+                return task.result()
+    finally:
+        if task.cancel():
+            task.add_done_callback(_retrieve)
+    raise TimeoutError

@@ -253,3 +253,18 @@ def test_a_connection_of_ones_own_hears_notifications(settings: Settings) -> Non
             assert heard == ["hello"]
 
     run(test())
+
+
+def test_a_process_that_was_held_up_itself_does_not_blame_the_server(settings: Settings) -> None:
+    async def test() -> None:
+        async with opened(settings) as database:
+            asked = database._suspected
+            for _ in range(3):
+                asked.set()  # the watch asks the sentinel now
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                time.sleep(2.2)  # longer than an answer may take; it has arrived meanwhile
+                await asyncio.sleep(0.01)
+                assert database.available
+
+    run(test())
