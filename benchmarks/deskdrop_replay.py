@@ -132,7 +132,7 @@ class Replay:
         self._log, self._settings, self._clock = log, settings, clock
         self._users, self._posts = log.user_index[order], log.post_index[order]
         self._types, self._times = log.interaction_type[order], log.created_at[order]
-        self._reads = _new_reads(self._users, self._posts, self._times)
+        self._reads = new_reads(self._users, self._posts, self._times)
         self._connection = psycopg.connect(native_url(settings), autocommit=True)
         self._storage = FileStorage(base_dir=str(settings.storage))
         self._inserted = 0
@@ -413,7 +413,7 @@ def _print(replay: Replay, first: date, last: date, seconds: float) -> None:
         print(f"| {when} | {f['hr']:.3f} | {f['ndcg']:.3f} |")
 
 
-def _new_reads(users: Array, posts: Array, times: Array) -> Array:
+def new_reads(users: Array, posts: Array, times: Array) -> Array:
     """(n,) bool: the first interaction of a user with a post, by users who did something earlier."""
     pairs = users.astype(np.int64) * (int(posts.max()) + 1) + posts
     _, first = np.unique(pairs, return_index=True)

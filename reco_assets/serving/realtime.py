@@ -85,7 +85,7 @@ class Realtime:
     """The real-time tier of one process.
 
     Args:
-        reads: not asked: notifications and temporary order are the primary's, which RECO_DATABASE_URL names.
+        reads: not used: events and notifications come from the primary, a replica may lag.
         settings: of the service.
         clock: what time it is; a replay sets its own.
 
