@@ -13,7 +13,7 @@ import pytest
 from reco_assets.errors import DatabaseBusy, DatabaseUnreachable, SchemaError
 from reco_assets.serving.database import Database
 from reco_assets.settings import Settings
-from reco_assets.store.async_connection import ServiceConnection
+from reco_assets.store.async_connection import CONNECT_TIMEOUT_S, ServiceConnection, _patiently
 from reco_assets_tests.serving.own_server import OwnServer, own_server
 from reco_assets_tests.store.conftest import settings_for
 
@@ -258,13 +258,12 @@ def test_a_connection_of_ones_own_hears_notifications(settings: Settings) -> Non
 def test_a_process_that_was_held_up_itself_does_not_blame_the_server(settings: Settings) -> None:
     async def test() -> None:
         async with opened(settings) as database:
-            asked = database._suspected
-            for _ in range(3):
-                asked.set()  # the watch asks the sentinel now
-                await asyncio.sleep(0)
-                await asyncio.sleep(0)
-                time.sleep(2.2)  # longer than an answer may take; it has arrived meanwhile
-                await asyncio.sleep(0.01)
-                assert database.available
+            asker = await database.connect()
+            async with asker:
+                asking = asyncio.create_task(_patiently(asker.execute("SELECT pg_sleep(0.5)")))
+                await asyncio.sleep(0.1)
+                time.sleep(CONNECT_TIMEOUT_S + 0.1)  # the answer arrives meanwhile, and nobody looks
+                await asking
+            assert database.available
 
     run(test())
