@@ -35,7 +35,8 @@ _SHARE_OF_A_CORE: Final = 0.05
 _LATE_AFTER_S: Final = 5.0
 _RETRY_S: Final = 10.0
 _RECONNECT_S: Final = 0.5
-_LONGEST_STOP_S: Final = 30.0
+_LONGEST_STOP_S: Final = 5.0
+"""For a look at the database to end; a server that hangs must not hold up the end of the process."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,11 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
+from reco_assets.serving import realtime
 from reco_assets.serving.realtime import LiveList, Realtime
 from reco_assets.settings import Settings
-from reco_assets.store.database import native_url
-from reco_assets_tests.serving.conftest import engine, settings, template
+from reco_assets.store.database import create_engine_for, native_url
+from reco_assets_tests.serving.conftest import engine, settings, settings_for, template
 from reco_assets_tests.serving.fitted_world import (
     DAY,
     MORNING,
@@ -26,6 +27,7 @@ from reco_assets_tests.serving.fitted_world import (
     make_readers,
     run_pipeline,
 )
+from reco_assets_tests.serving.own_server import own_server
 from reco_assets_tests.store.published import post, run_sql, user
 
 __all__ = ["engine", "settings", "template"]
@@ -278,6 +280,30 @@ def test_a_lost_connection_is_made_anew(world: Settings, engine: sa.Engine) -> N
         add_events(engine, [(2, 5, MORNING - timedelta(seconds=1))])
         assert soon(lambda: live.list_of(1)[:1] == [post(5)])
         assert live.tier.state == "ready"
+
+
+def test_without_the_database_it_goes_on_with_what_it_knows_and_says_that_it_is_late(
+    open_tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(realtime, "_LATE_AFTER_S", 0.5)
+    with own_server(open_tmp_path / "server") as server:
+        here = settings_for(server.url, storage_dir=open_tmp_path / "storage", realtime_tick_s=0.1)
+        engine = create_engine_for(here)
+        make_readers(engine)
+        run_pipeline(here)
+        add_events(engine, [(2, 5, MORNING - timedelta(seconds=2))])
+        with running(here) as live:
+            server.kill()
+            assert soon(lambda: live.tier.state == "late")
+            assert "cannot be reached" in live.tier.reason
+            live.clock.now = MORNING + timedelta(minutes=1)
+            assert soon(lambda: live.tier.as_of == MORNING + timedelta(minutes=1))
+            assert live.list_of(1)[0] == post(5)
+            server.start()
+            add_events(engine, [(2, 6, MORNING + timedelta(seconds=59))])
+            assert soon(lambda: live.list_of(1)[0] == post(6))
+            assert (live.tier.state, live.tier.reason) == ("ready", "")
+        engine.dispose()
 
 
 def test_beyond_the_limit_the_oldest_events_go(world: Settings, engine: sa.Engine) -> None:
