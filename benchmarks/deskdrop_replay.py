@@ -93,12 +93,19 @@ class Judged:
         top = posts[:K]
         self.ranks.append(top.index(read) + 1 if read in top else 0)
 
+    def hits(self) -> Array:
+        """(n,) 1 for a hit."""
+        return (np.array(self.ranks) > 0).astype(float)
+
+    def gains(self) -> Array:
+        """(n,) NDCG with one relevant post."""
+        ranks = np.array(self.ranks)
+        return np.where(ranks > 0, 1 / np.log2(1 + np.maximum(ranks, 1)), 0.0)
+
     def figures(self) -> dict[str, float]:
         """Hit rate and NDCG with one relevant post a list, and half of a 95 % interval each."""
-        ranks = np.array(self.ranks)
-        hits = (ranks > 0).astype(float)
-        gains = np.where(ranks > 0, 1 / np.log2(1 + np.maximum(ranks, 1)), 0.0)
-        half = 1.96 / np.sqrt(max(1, len(ranks)))
+        hits, gains = self.hits(), self.gains()
+        half = 1.96 / np.sqrt(max(1, len(hits)))
         return {
             "hr": float(hits.mean()),
             "hr_half": float(hits.std() * half),
@@ -116,6 +123,7 @@ class Asked:
     age_minutes: float
     outdated: bool
     read: str
+    known_at_midnight: bool = True
 
 
 class Replay:
@@ -138,6 +146,7 @@ class Replay:
         self._inserted = 0
         self._known_posts: set[int] = set()
         self._seconds: dict[str, list[float]] = {name: [] for name in _TIERS}
+        self._at_midnight: frozenset[int] = frozenset()
         self.judged = {name: Judged() for name in _TIERS}
         self.asked: list[Asked] = []
         self.readers: set[int] = set()
@@ -156,6 +165,7 @@ class Replay:
             began = time.perf_counter()
             self._insert_before(_us(day))
             self._clock.now = datetime(day.year, day.month, day.day, tzinfo=UTC)
+            self._at_midnight = frozenset(self._known_posts)
             self._run_pipeline(day - timedelta(days=1))
             self._connection.execute("ANALYZE user_interactions")
             start, stop = np.searchsorted(self._times, [_us(day), _us(day + timedelta(days=1))])
@@ -206,6 +216,7 @@ class Replay:
                 (self._clock.now - made).total_seconds() / 60,
                 self._has_read_since(user, made),
                 post,
+                int(self._posts[read]) in self._at_midnight,
             )
         )
 
@@ -407,10 +418,31 @@ def _print(replay: Replay, first: date, last: date, seconds: float) -> None:
             f"| {name} | {f['hr']:.3f} ± {f['hr_half']:.3f} | {f['ndcg']:.3f} ± {f['ndcg_half']:.3f} "
             f"| {replay.milliseconds(name):.1f} |"
         )
+    print("\n| live votes against | HR | NDCG |\n|---|---|---|")
+    ours = replay.judged["live votes"]
+    for name in ("published list", "popularity × freshness, live"):
+        theirs = replay.judged[name]
+        print(
+            f"| {name} | {_difference(ours.hits(), theirs.hits())} "
+            f"| {_difference(ours.gains(), theirs.gains())} |"
+        )
+    known = np.array([each.known_at_midnight for each in replay.asked])
+    print("\n| HR@10 of reads of | share | " + " | ".join(replay.judged) + " |")
+    print("|---|---|" + "---|" * len(replay.judged))
+    for what, chosen in (("posts known at midnight", known), ("posts of the day", ~known)):
+        rates = " | ".join(f"{judged.hits()[chosen].mean():.3f}" for judged in replay.judged.values())
+        print(f"| {what} | {chosen.mean():.0%} | {rates} |")
     print("\n| RECO_PRECOMPUTED_FRESH_MINUTES | HR | NDCG |\n|---|---|---|")
     for minutes, f in best_policy(replay.asked).items():
         when = str(minutes) if minutes >= 0 else "published whenever there is one"
         print(f"| {when} | {f['hr']:.3f} | {f['ndcg']:.3f} |")
+
+
+def _difference(ours: Array, theirs: Array) -> str:
+    """The mean of the paired differences with its 95 % interval."""
+    difference = ours - theirs
+    half = 1.96 * difference.std() / np.sqrt(len(difference))
+    return f"{difference.mean():+.3f} [{difference.mean() - half:+.3f}, {difference.mean() + half:+.3f}]"
 
 
 def new_reads(users: Array, posts: Array, times: Array) -> Array:
