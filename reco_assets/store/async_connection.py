@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 import psycopg
 import sqlalchemy as sa
 from psycopg.abc import PQGen
+from psycopg.pq import TransactionStatus
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from reco_assets.errors import DatabaseBusy, DatabaseUnreachable
@@ -69,6 +70,11 @@ class ServiceConnection(psycopg.AsyncConnection[tuple[Any, ...]]):
         if task.cancel():
             self._leaving = task
             task.add_done_callback(_retrieve)
+
+    @property
+    def idle(self) -> bool:
+        """Whether it can take the next statement at once."""
+        return self._leaving is None and self.pgconn.transaction_status == TransactionStatus.IDLE
 
     async def settled(self) -> bool:
         """Wait until a cancelled query has ended; False, and the connection is lost, if the server hangs."""
