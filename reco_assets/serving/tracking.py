@@ -144,20 +144,20 @@ async def track(request: Request) -> Response:
 async def _write(
     service: Service, checked: CheckedEvents
 ) -> tuple[int, int, list[EventError], "Counter[str]"]:
-    first: dict[UUID, NewEvent] = {}
+    first: dict[int, NewEvent] = {}  # by the id as a number, whose hash costs a tenth of a UUID's
     for event in checked.events:
-        first.setdefault(event.id, event)
+        first.setdefault(event.id.int, event)
     try:
         written = await service.writer.write(list(first.values()))
     except RecoError:
         _count(service, Counter(unavailable=len(checked.events)))
         raise
-    outcomes: dict[UUID, Outcome] = dict(zip(first, written, strict=True))
+    outcomes: dict[int, Outcome] = dict(zip(first, written, strict=True))
     errors = list(checked.errors)
     counts: Counter[str] = Counter(error.code for error in errors)
     for index, event in zip(checked.indexes, checked.events, strict=True):
-        outcome = outcomes[event.id]
-        if outcome == "stored" and first[event.id] is not event:
+        outcome = outcomes[event.id.int]
+        if outcome == "stored" and first[event.id.int] is not event:
             outcome = "duplicate"
         counts[outcome] += 1
         if outcome in _UNKNOWN:

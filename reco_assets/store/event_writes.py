@@ -106,8 +106,8 @@ async def insert_events(
     left = list(range(len(events)))
     attempts = 0
     while left:
-        first: dict[UUID, int] = {}
-        later = [index for index in left if first.setdefault(events[index].id, index) != index]
+        first: dict[int, int] = {}
+        later = [index for index in left if first.setdefault(events[index].id.int, index) != index]
         chosen = list(first.values())
         again = []
         for index, outcome in zip(
@@ -120,7 +120,7 @@ async def insert_events(
             raise DatabaseBusy(f"Users or posts of {len(again)} events changed {_ATTEMPTS} times meanwhile.")
         left = again
         for index in later:
-            before = first[events[index].id]
+            before = first[events[index].id.int]
             outcome = outcomes[before]
             if outcome in ("stored", "duplicate"):
                 outcomes[index] = "duplicate"
