@@ -62,6 +62,7 @@ def add_tables(
     ids: Mapping[str, Sequence[str]],
     rounds: int,
     seconds: float,
+    refused: Mapping[str, int],
 ) -> None:
     """Feeds at a rate, feeds as many as go, events as many as go.
 
@@ -72,6 +73,7 @@ def add_tables(
         ids: users and posts that were asked for.
         rounds: that count.
         seconds: of each measurement.
+        refused: answers other than 200, by status.
     """
     rows: list[Row] = []
     for feed in FEEDS:
@@ -105,7 +107,8 @@ def add_tables(
                 "the p95 of hello world plus that of the feed's query in a bare psycopg loop, each at the "
                 "same rate while bare inserts store as many events. A feed whose source was not in time came "
                 "from the next one. The feeds compute a page of 20 of a list of 100, log, count, check and "
-                "filter."
+                "filter.",
+                *(f"{n:,} answers of the whole run were {status}." for status, n in refused.items()),
             ],
         )
     )

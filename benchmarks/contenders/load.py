@@ -157,7 +157,7 @@ class _Client:
             "p50": float(p50),
             "p95": float(p95),
             "p99": float(p99),
-            "per_second": len(self.milliseconds) / seconds,
+            "per_second": self.statuses["200"] / seconds,
             "statuses": dict(self.statuses),
             "sources": dict(self.sources),
         }
