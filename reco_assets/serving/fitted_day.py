@@ -1,6 +1,7 @@
 """Opening the files of the published model, or saying why they cannot be used."""
 
 import json
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,6 @@ def open_fitted_day(storage: Path, day: date, model_digest: str | None) -> "Dail
         MissingUpstream: a file is not on this machine.
         CorruptArtifact: the files are of another run, or cannot be read.
     """
-    from reco_assets.recommender.artifact import artifact_digest
     from reco_assets.recommender.interaction_log import InteractionLog
     from reco_assets.recommender.interaction_matrix import InteractionMatrix
     from reco_assets.recommender.live_votes import DailyFit
@@ -43,23 +43,29 @@ def open_fitted_day(storage: Path, day: date, model_digest: str | None) -> "Dail
             f"package. Publish again with `{redo}`."
         )
     built = _read_settings(matrix_settings_file(storage, day), redo)
-    for directory, expected in (
-        (model, model_digest),
-        (matrix, built["matrix_digest"]),
-        (log, built["log_digest"]),
-    ):
-        if artifact_digest(directory) != expected:
-            raise CorruptArtifact(
-                f"{directory} is not what was published for {day}: it was made again since. Publish what "
-                f"is there now with `{redo}`."
-            )
-    return DailyFit(
+    published = {model: model_digest, matrix: built["matrix_digest"], log: built["log_digest"]}
+    _check_digests(published, day)
+    fit = DailyFit(
         UserKNNRecommender.load(model, verify=False, redo=redo),
         InteractionMatrix.load(matrix, verify=False, redo=redo),
         InteractionLog.load(log, verify=False, redo=redo),
         built["interaction_weights"],
         built["max_repeats"],
     )
+    # A run may have exchanged a directory after the first look at its digest; what is mapped stays.
+    _check_digests(published, day)
+    return fit
+
+
+def _check_digests(published: Mapping[Path, str], day: date) -> None:
+    from reco_assets.recommender.artifact import artifact_digest
+
+    for directory, digest in published.items():
+        if artifact_digest(directory) != digest:
+            raise CorruptArtifact(
+                f"{directory} is not what was published for {day}: it was made again since. Publish what "
+                f"is there now with `reco run --partition {day}`."
+            )
 
 
 def _read_settings(path: Path, redo: str) -> dict[str, Any]:
