@@ -12,6 +12,16 @@ from reco_assets.serving.realtime import LiveList, LivePost
 from reco_assets_tests.serving.conftest import RunningService
 from reco_assets_tests.store.published import NOW, post, user
 
+PLAIN: dict[str, Any] = {
+    "exploration_share": 0,
+    "trending_refresh_s": 3600,
+    "realtime": False,
+    # Far more than it takes: what a busy machine makes late would be another feed.
+    "feed_recommendations_ms": 8000,
+    "feed_timeout_s": 20,
+}
+"""Settings of a service whose feeds hold no surprise."""
+
 
 def now() -> datetime:
     """The clock of these tests: ten minutes after the lists were made."""

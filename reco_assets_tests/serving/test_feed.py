@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from reco_assets.settings import Settings
 from reco_assets_tests.serving.conftest import RunningService, Serve
 from reco_assets_tests.serving.feeds import (
+    PLAIN,
     all_pages,
     ask,
     feed,
@@ -47,7 +48,7 @@ def start(serve: Serve, app: sa.Engine) -> Callable[..., RunningService]:
     """A service ten minutes after NOW, without exploration unless asked for, whose pools are read."""
 
     def started(**changes: Any) -> RunningService:
-        running = serve(clock=now, **{**QUIET, **changes})
+        running = serve(clock=now, **{**PLAIN, **changes})
         refresh(running)
         return running
 
@@ -55,7 +56,6 @@ def start(serve: Serve, app: sa.Engine) -> Callable[..., RunningService]:
 
 
 Start = Callable[..., RunningService]
-QUIET = {"exploration_share": 0, "trending_refresh_s": 3600, "realtime": False}
 
 
 def small_world(app: sa.Engine, n_posts: int = 9) -> None:
@@ -304,7 +304,7 @@ def test_an_outdated_list_steps_aside_for_live_votes(app: sa.Engine, start: Star
     assert body["metadata"]["fallback_reason"] is None
 
 
-@pytest.mark.parametrize("failure", [{"fails": True}, {"takes_s": 3}, {"posts": None}, {"state": "loading"}])
+@pytest.mark.parametrize("failure", [{"fails": True}, {"takes_s": 30}, {"posts": None}, {"state": "loading"}])
 @pytest.mark.parametrize("known_to_be_old", [False, True])
 def test_the_outdated_list_is_served_after_all_when_live_votes_fail(
     app: sa.Engine, start: Start, failure: dict[str, Any], known_to_be_old: bool
@@ -314,7 +314,7 @@ def test_the_outdated_list_is_served_after_all_when_live_votes_fail(
     interact(app, 1, 9, NOW + timedelta(minutes=1))
     if known_to_be_old:
         run_sql(app, f"UPDATE recommendation_generations SET published_at = '{NOW - timedelta(hours=2)}'")
-    running = start(feed_recommendations_ms=1000)
+    running = start(feed_recommendations_ms=2000)
     script(running, **{"posts": [5, 6], **failure})
     body = feed(running, limit=2)
     assert numbers(body) == [1, 2]
@@ -347,7 +347,7 @@ def test_a_locked_table_costs_quality_and_no_answer(app: sa.Engine, start: Start
     small_world(app)
     publish_pairs(app, [(1, 1), (1, 2)])
     make_trending(app, 3, 4)
-    running = start(feed_recommendations_ms=50, feed_timeout_s=1)
+    running = start(feed_recommendations_ms=50, feed_timeout_s=2)
     interact(app, 1, 4, NOW)
     url = app.url.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(url) as holder:
@@ -360,12 +360,15 @@ def test_a_locked_table_costs_quality_and_no_answer(app: sa.Engine, start: Start
     if locked == "posts":
         assert body["metadata"]["degraded"] == "database_slow"
         assert numbers(body)[:2] == [3, 4]
-        assert took < 5  # the limit is 1 s; the machine may be busy
+        assert took < 8  # the limit is 2 s; the machine may be busy
     else:
         assert body["metadata"]["degraded"] is None
         assert numbers(body)[0] == 3
         assert 4 not in numbers(body)
-    assert sources(feed(running, limit=2)) == ["ml_recommendations"] * 2  # and nothing is left stuck
+    deadline = time.monotonic() + 20
+    while sources(feed(running, limit=2)) != ["ml_recommendations"] * 2:  # nothing is left stuck
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_a_broken_view_costs_quality_and_no_answer(app: sa.Engine, start: Start) -> None:
