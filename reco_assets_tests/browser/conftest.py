@@ -141,6 +141,7 @@ class Visit:
     def until(self, true: Callable[[], bool], otherwise: Callable[[], str] = lambda: "in vain") -> None:
         """Until it is true; what the page does meanwhile is noted."""
         deadline = time.monotonic() + SOON_S
+        self.page.wait_for_timeout(50)  # requests are noted while the page is waited for
         while not true():
             assert time.monotonic() < deadline, otherwise()
             self.page.wait_for_timeout(50)

@@ -53,7 +53,7 @@ export interface FeedAnswer {
 export interface Refusal {
   index?: number;
   code: string;
-  message: string;
+  message?: string;
 }
 
 /** What `feed` throws when the service answers with an error. */

@@ -112,7 +112,7 @@ export function createReco({ endpoint = "", userId, token, onError = () => {} } 
       size = [400, 413, 422].includes(response.status) ? batch.length >> 1 : BATCH;
       if (stored || !size) {
         batch.forEach(([key]) => drop(key));
-        (answer.errors ?? [answer.error]).forEach(onError);
+        (answer.errors ?? [answer.error ?? { code: "refused" }]).forEach(onError);
       }
       if (stored) failures = 0;
       else rest(Number(response.headers.get("Retry-After")) || 0);
@@ -223,8 +223,8 @@ export function createReco({ endpoint = "", userId, token, onError = () => {} } 
     for (const [name, value] of Object.entries({ user_id: userId, limit, cursor, exclude }))
       if (value?.toString()) query.set(name, value.toString());
     const response = await fetch(base + "/api/feeds?" + query, { headers: await renewed(), signal });
-    const answer = await response.json();
-    if (response.ok) return withTracking(answer);
+    const answer = await response.json().catch(() => ({}));
+    if (answer.posts) return withTracking(answer);
     throw Object.assign(new Error(answer.error?.message), answer.error, { status: response.status });
   }
 

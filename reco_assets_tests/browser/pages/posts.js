@@ -24,5 +24,5 @@ const reco = createReco({
   token: token ? () => (tokens++, query.has("later") ? Promise.resolve(token) : token) : undefined,
   onError: (refusal) => refused.push(refusal.code),
 });
-const queued = () => Object.keys(localStorage).filter((key) => key.startsWith("reco:"));
+const queued = () => Object.keys(localStorage).filter((key) => key.startsWith("reco:")).sort();
 Object.assign(window, { page: { reco, show, stops, refused, queued, withTracking, tokens: () => tokens } });
