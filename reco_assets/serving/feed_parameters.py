@@ -111,8 +111,8 @@ def _pairs(query: bytes, most: int) -> list[tuple[str, str]]:
         raise Problem(
             400,
             "bad_query",
-            f"The query string cannot be read: at most {most} pairs name=value, joined by &, in percent-encoded "
-            "UTF-8.",
+            f"The query string cannot be read: at most {most} pairs name=value, joined by &, in UTF-8, "
+            "percent-encoded.",
         ) from None
 
 

@@ -17,8 +17,9 @@ from uuid import UUID
 from reco_assets.errors import RecoError
 from reco_assets.serving.feed_list import TRENDING, Entry
 from reco_assets.settings import Settings
-from reco_assets.store import feed_queries
-from reco_assets.store.feed_queries import PoolPost, PostFacts
+from reco_assets.store import pool_queries
+from reco_assets.store.feed_queries import PostFacts
+from reco_assets.store.pool_queries import PoolPost
 
 if TYPE_CHECKING:
     from reco_assets.serving.database import Database
@@ -155,8 +156,8 @@ class Trending:
     async def _read(self) -> Pools:
         settings, now = self._settings, self._clock()
         async with asyncio.timeout(_LONGEST_REFRESH_S), self._reads.own_connection() as connection:
-            await feed_queries.allow_seconds(connection, _LONGEST_REFRESH_S)
-            trending = await feed_queries.trending_posts(
+            await pool_queries.allow_seconds(connection, _LONGEST_REFRESH_S)
+            trending = await pool_queries.trending_posts(
                 connection,
                 now=now,
                 since=now - timedelta(hours=settings.trending_window_hours),
@@ -166,11 +167,11 @@ class Trending:
                 max_events=settings.trending_max_events,
                 n=settings.trending_posts,
             )
-            newest = await feed_queries.newest_posts(connection, now=now, n=_NEWEST_POSTS)
-            ends = await feed_queries.id_range(connection)
+            newest = await pool_queries.newest_posts(connection, now=now, n=_NEWEST_POSTS)
+            ends = await pool_queries.id_range(connection)
             points = [] if ends is None else _points_between(*ends, _SAMPLE_POINTS, self._rng)
-            sample = await feed_queries.posts_from(connection, points, each=_POSTS_PER_SIDE)
-            published_at = await feed_queries.published_at(connection)
+            sample = await pool_queries.posts_from(connection, points, each=_POSTS_PER_SIDE)
+            published_at = await pool_queries.published_at(connection)
         self._rng.shuffle(sample)
         return Pools.of(trending, newest, sample, published_at=published_at, read_at=now)
 

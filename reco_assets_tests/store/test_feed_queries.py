@@ -9,7 +9,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from reco_assets.store import feed_queries
+from reco_assets.store import feed_queries, pool_queries
 from reco_assets.store.feed_queries import PostFacts
 from reco_assets_tests.store.app_databases import (
     BARS,
@@ -147,7 +147,7 @@ def trending(engine: sa.Engine, **changes: Any) -> list[tuple[str, float]]:
         "n": 10,
         **changes,
     }
-    found = ask(engine, lambda c: feed_queries.trending_posts(c, **arguments))
+    found = ask(engine, lambda c: pool_queries.trending_posts(c, **arguments))
     return [(each.post_id, each.score) for each in found]
 
 
@@ -194,17 +194,17 @@ def test_the_newest_posts_are_those_of_the_past(world: sa.Engine) -> None:
         f"UPDATE posts SET created_at = '{NOW}' WHERE id = '{post(4)}'",
         f"UPDATE posts SET created_at = '{NOW + timedelta(hours=1)}' WHERE id = '{post(5)}'",
     )
-    found = ask(world, lambda c: feed_queries.newest_posts(c, now=NOW, n=2))
+    found = ask(world, lambda c: pool_queries.newest_posts(c, now=NOW, n=2))
     assert found[0].post_id == str(post(4))
     assert found[1].post_id in ids(1, 2, 3, 6)
     assert found[0].facts.created_at == NOW
 
 
 def test_every_post_can_be_met_around_a_point(world: sa.Engine) -> None:
-    assert ask(world, feed_queries.id_range) == (str(post(1)), str(post(6)))
+    assert ask(world, pool_queries.id_range) == (str(post(1)), str(post(6)))
 
     def around(point: Any) -> set[str]:
-        found = ask(world, lambda c: feed_queries.posts_from(c, [str(point)], each=2))
+        found = ask(world, lambda c: pool_queries.posts_from(c, [str(point)], each=2))
         return {each.post_id for each in found}
 
     assert around(post(3)) == set(ids(1, 2, 3, 4))
@@ -213,12 +213,12 @@ def test_every_post_can_be_met_around_a_point(world: sa.Engine) -> None:
 
 
 def test_without_posts_there_is_no_range_and_nothing_around(app: sa.Engine) -> None:
-    assert ask(app, feed_queries.id_range) is None
-    assert ask(app, lambda c: feed_queries.posts_from(c, [str(post(1))], each=2)) == []
-    assert ask(app, lambda c: feed_queries.newest_posts(c, now=NOW, n=5)) == []
+    assert ask(app, pool_queries.id_range) is None
+    assert ask(app, lambda c: pool_queries.posts_from(c, [str(post(1))], each=2)) == []
+    assert ask(app, lambda c: pool_queries.newest_posts(c, now=NOW, n=5)) == []
 
 
 def test_the_live_generation_says_when_it_was_published(world: sa.Engine) -> None:
-    assert ask(world, feed_queries.published_at) is None
+    assert ask(world, pool_queries.published_at) is None
     publish_pairs(world, [(1, 1)])
-    assert ask(world, feed_queries.published_at) is not None
+    assert ask(world, pool_queries.published_at) is not None

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from reco_assets.local.embedded_postgres import ServerAddress
-from reco_assets.store import feed_queries, migrate
+from reco_assets.store import feed_queries, migrate, pool_queries
 from reco_assets_tests.store.conftest import settings_for
 
 N_USERS, N_POSTS, PER_USER = 20_000, 20_000, 50
@@ -119,13 +119,13 @@ def test_posts_are_judged_by_index_alone(connection: psycopg.Connection[Any]) ->
 
 
 def test_trending_reads_the_newest_interactions_and_no_more(connection: psycopg.Connection[Any]) -> None:
-    for plan in plans(connection, feed_queries._TRENDING):
+    for plan in plans(connection, pool_queries._TRENDING):
         assert not re.search(rf"Seq Scan on {BIG}", plan), plan
         assert "user_interactions_created_at_idx" in plan
 
 
 def test_the_newest_posts_are_read_by_index(connection: psycopg.Connection[Any]) -> None:
-    for plan in plans(connection, feed_queries._NEWEST):
+    for plan in plans(connection, pool_queries._NEWEST):
         assert "posts_created_at_idx" in plan
         assert "Seq Scan" not in plan
 
@@ -135,7 +135,7 @@ def test_a_sample_is_read_by_index(connection: psycopg.Connection[Any]) -> None:
         "SELECT array_agg(gen_random_uuid()::text) FROM generate_series(1, 80)"
     ).fetchone()
     assert points is not None
-    query = feed_queries._NEAR.replace("ID_TYPE", "uuid")
-    for plan in [*plans(connection, query, points=points[0], each=3), *plans(connection, feed_queries._ENDS)]:
+    query = pool_queries._NEAR.replace("ID_TYPE", "uuid")
+    for plan in [*plans(connection, query, points=points[0], each=3), *plans(connection, pool_queries._ENDS)]:
         assert not re.search(rf"Seq Scan on {BIG}", plan), plan
         assert "posts_pkey" in plan
