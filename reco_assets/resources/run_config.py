@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from reco_assets.errors import SettingsError
 from reco_assets.names import INTERACTION_MATRIX, USER_KNN_MODEL, USER_RECOMMENDATIONS
 from reco_assets.parameters import SimilarityWeighting, VoteWeighting
-from reco_assets.settings import InteractionWeights, OptionalDays, Settings, describe_invalid
+from reco_assets.service_settings import OptionalDays
+from reco_assets.settings import InteractionWeights, Settings, describe_invalid
 
 _DEPLOYED = Settings.load()
 

@@ -95,6 +95,8 @@ class RequestEnvelope:
 def _request_id(scope: Scope) -> str:
     """The caller's own, if it is one that can stand in a log, else a new one."""
     for name, value in scope["headers"]:
-        if name == REQUEST_ID_HEADER and _SANE_ID.fullmatch(given := value.decode("latin-1")):
-            return given
+        if name == REQUEST_ID_HEADER:
+            given: str = value.decode("latin-1")
+            if _SANE_ID.fullmatch(given):
+                return given
     return uuid4().hex
