@@ -58,7 +58,8 @@ def test_a_cache_that_names_a_class_which_has_gone_is_compiled_anew(tmp_path: Pa
         (package / "sums.py").write_text(
             "from typing import NamedTuple\nfrom loops.compiled import compiled\n\n"
             f"class {name}(NamedTuple):\n    left: int\n    right: int\n\n"
-            f"@compiled\ndef total(pair):\n    return pair.left + pair.right\n\nanswer = total({name}(2, 3))\n"
+            "@compiled\ndef total(pair):\n    return pair.left + pair.right\n\n"
+            f"answer = total({name}(2, 3))\n"
         )
         command = [sys.executable, "-c", "from loops.sums import answer; print(answer)"]
         return int(subprocess.run(command, cwd=tmp_path, check=True, capture_output=True).stdout)
