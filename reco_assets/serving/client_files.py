@@ -91,4 +91,5 @@ def _demo_service(request: Request) -> Service:
         raise Problem(
             404, "no_demo", "The demo is served with RECO_AUTH=none and RECO_DEMO_PAGE=true; docs/service.md."
         )
+    service.identity.admit(request)
     return service

@@ -6,8 +6,10 @@ listens on loopback only (`server.py`).
 """
 
 import hmac
+import ipaddress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from starlette.requests import HTTPConnection
@@ -36,6 +38,7 @@ class Identity:
 
     def __init__(self, settings: Settings) -> None:
         self.mode = settings.auth
+        self._origins = frozenset(settings.cors_origins)
         self._api_keys = tuple(key.encode() for key in settings.api_keys)
         self._algorithm = settings.jwt_algorithm
         self._audience, self._issuer = settings.jwt_audience, settings.jwt_issuer
@@ -75,16 +78,36 @@ class Identity:
     def admit(self, connection: HTTPConnection) -> None:
         """Check the credentials of a caller who need not name a user.
 
+        Without authentication a web page from elsewhere, open in a browser on this machine, is the caller to
+        fear: it may send what needs no preflight, or come in under a name of its own that leads here.
+
         Raises:
-            Problem: 401.
+            Problem: 401 without valid credentials, 403 for a page from elsewhere.
         """
-        if self.mode == "api_key":
+        if self.mode == "none":
+            _check_host(connection)
+            self.check_page(connection)
+        elif self.mode == "api_key":
             given = connection.headers.get(API_KEY_HEADER, "").encode("latin-1", "replace")
             # Every key is compared, always: the time tells nothing about which one is nearly right.
             if not sum([hmac.compare_digest(given, key) for key in self._api_keys]):
                 raise Problem(401, "bad_api_key", f"The header {API_KEY_HEADER} holds no valid key.")
         elif self.mode == "jwt":
             self._subject(_bearer(connection))
+
+    def check_page(self, connection: HTTPConnection) -> None:
+        """Admit pages of this service and of RECO_CORS_ORIGINS, and callers that are no pages.
+
+        Raises:
+            Problem: 403.
+        """
+        origin = connection.headers.get("Origin")
+        if origin is None or origin in self._origins:
+            return
+        if urlsplit(origin).netloc != connection.headers.get("Host"):
+            raise Problem(
+                403, "foreign_origin", f"Pages of {origin[:200]} may not call; see RECO_CORS_ORIGINS."
+            )
 
     @property
     def names_anybody(self) -> bool:
@@ -123,6 +146,23 @@ def acting_user(connection: HTTPConnection, named: UUID | None) -> UUID:
     """The user that a request or a WebSocket is for; see `Identity.user`."""
     service: Service = connection.app.state.service
     return service.identity.user(connection, named)
+
+
+def _check_host(connection: HTTPConnection) -> None:
+    """A name from elsewhere that leads to this machine would make its pages ours (DNS rebinding)."""
+    host = connection.headers.get("Host", "")
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        local = name == "localhost" or name.endswith(".localhost") or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        local = False
+    if not local:
+        raise Problem(
+            403,
+            "foreign_host",
+            f"Without authentication the service answers to 127.0.0.1 and localhost only, not to "
+            f"{host[:200]!r}. Set RECO_AUTH to serve others.",
+        )
 
 
 def _bearer(connection: HTTPConnection) -> str:

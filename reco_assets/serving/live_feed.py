@@ -7,7 +7,6 @@ stored the user's events, the one that holds the socket sees them with its next 
 import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Annotated, Final
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
@@ -33,7 +32,7 @@ async def live_feed(socket: WebSocket, user_id: Annotated[UUID | None, Query()] 
     service: Service = socket.app.state.service
     changes = service.realtime.changes
     try:
-        _check_origin(socket, service)
+        service.identity.check_page(socket)  # CORS does not cover WebSockets
         user = acting_user(socket, user_id)
         if len(changes) >= service.settings.live_feed_sockets:
             raise Problem(
@@ -84,21 +83,6 @@ async def _until_it_leaves(socket: WebSocket) -> None:
         message = await socket.receive()
         if message["type"] == "websocket.disconnect":
             return
-
-
-def _check_origin(socket: WebSocket, service: "Service") -> None:
-    """CORS does not cover WebSockets: a page of any origin could open one.
-
-    Raises:
-        Problem: 403 for a page that is neither of this service nor of RECO_CORS_ORIGINS.
-    """
-    origin = socket.headers.get("Origin")
-    if origin is None or origin in service.settings.cors_origins:
-        return
-    if urlsplit(origin).netloc != socket.headers.get("Host"):
-        raise Problem(
-            403, "foreign_origin", f"Pages of {origin[:200]} may not connect; see RECO_CORS_ORIGINS."
-        )
 
 
 async def _refuse(socket: WebSocket, problem: Problem) -> None:

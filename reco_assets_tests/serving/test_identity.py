@@ -1,5 +1,6 @@
 """Who may do what: keys, tokens, and that nothing else makes a caller somebody."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,32 @@ def test_without_authentication_the_request_names_the_user(serve: Serve, world: 
     client = serve().client
     assert feed(client, ALICE).status_code == 200
     assert (feed(client).status_code, code(feed(client))) == (400, "user_id_missing")
+
+
+def test_a_page_from_elsewhere_cannot_act_for_a_user_of_this_machine(
+    serve: Serve, world: None, engine: sa.Engine
+) -> None:
+    client = serve().client
+    body = json.dumps({"user_id": str(ALICE), "post_id": str(post(1)), "interaction_type": "like"})
+    plain = {"Content-Type": "text/plain"}  # what a page may send without asking first
+    for origin in ("https://evil.example", "null", "http://127.0.0.1:1", f"{client.base_url}.evil.example"):
+        answer = client.post("/api/track", content=body, headers={**plain, "Origin": origin})
+        assert (answer.status_code, code(answer)) == (403, "foreign_origin")
+    with engine.connect() as connection:
+        assert connection.scalar(sa.text("SELECT count(*) FROM user_interactions")) == 0
+    own = str(client.base_url).rstrip("/")
+    assert client.post("/api/track", content=body, headers={**plain, "Origin": own}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:8000", "[::1", "10.0.0.1"])
+def test_a_foreign_name_for_this_machine_is_refused(serve: Serve, world: None, host: str) -> None:
+    answer = feed(serve().client, ALICE, Host=host)
+    assert (answer.status_code, code(answer)) == (403, "foreign_host")
+
+
+@pytest.mark.parametrize("host", ["localhost:8000", "127.0.0.1", "[::1]:8000"])
+def test_names_of_this_machine_are_answered(serve: Serve, world: None, host: str) -> None:
+    assert feed(serve().client, ALICE, Host=host).status_code == 200
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "example.org", ""])
