@@ -16,6 +16,7 @@ from reco_assets.settings import Settings
 _FACTORY: Final = "reco_assets.serving.app:create_app"
 _SHARED_METRICS: Final = "PROMETHEUS_MULTIPROC_DIR"
 _LONGEST_SHUTDOWN_S: Final = 15
+_BACKLOG: Final = 2048
 
 
 def serve(settings: Settings) -> None:
@@ -91,6 +92,8 @@ def _bind(host: str, port: int) -> socket.socket:
             "RECO_SERVICE_PORT (0 takes any free port) and RECO_SERVICE_HOST."
         ) from None
     sock.set_inheritable(True)
+    # Who reads "Listening on" may call at once: connections wait in the queue until a worker takes them.
+    sock.listen(_BACKLOG)
     return sock
 
 
