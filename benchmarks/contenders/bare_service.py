@@ -39,7 +39,7 @@ class BareService(Contender):
         self._connection = psycopg.connect(native_url(options), autocommit=True, prepare_threshold=1)
         self._ids: dict[str, list[str]] = json.loads((directory / "ids.json").read_text())
         self._uuids = {name: [UUID(each) for each in ids] for name, ids in self._ids.items()}
-        self._rng = random.Random(2)
+        self._rng = random.Random()  # ids of two of these must not be the same
 
     def run(self) -> Seconds:
         """Nothing: each measurement is an operation of its own."""
