@@ -270,8 +270,11 @@ def describe_invalid(error: ValidationError, prefix: str = "") -> list[str]:
     lines = []
     for problem in error.errors():
         name = str(problem["loc"][0]) if problem["loc"] else "?"
+        field = Settings.model_fields.get(name)
+        # What is not to be shown in a repr (keys, URLs with passwords) is not to be shown in a log either.
+        value = f" = {problem.get('input')!r}" if field is None or field.repr else ""
         name = prefix + name.upper() if prefix else name
-        lines.append(f"{name} = {problem.get('input')!r}: {problem['msg']}. See docs/settings.md.")
+        lines.append(f"{name}{value}: {problem['msg']}. See docs/settings.md.")
     return lines
 
 

@@ -82,3 +82,11 @@ def test_a_home_that_no_url_can_name_is_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("RECO_HOME", "/tmp/what?")
     with pytest.raises(SettingsError, match="SQLite URL"):
         Settings.load()
+
+
+def test_a_refused_secret_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECO_API_KEYS", "0123456789abcdef0123456789abcdef,short")
+    with pytest.raises(SettingsError, match="RECO_API_KEYS: ") as refused:
+        Settings.load()
+    assert "0123456789abcdef" not in str(refused.value)
+    assert "short" not in str(refused.value)

@@ -1,7 +1,9 @@
 """`reco exec`."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 
@@ -24,8 +26,11 @@ def command(arguments: tuple[str, ...]) -> None:
     from reco_assets.settings import Settings
 
     with local_stack(Settings.load()):
+        # `.venv/bin/reco exec -- dagster …` means the dagster beside it, whatever the shell knows of.
+        beside = str(Path(sys.executable).parent)
+        path = os.pathsep.join([beside, *filter(None, [os.environ.get("PATH")])])
         try:
-            code = subprocess.call(arguments)
+            code = subprocess.call(arguments, env={**os.environ, "PATH": path})
         except OSError as error:
             raise click.ClickException(f"Cannot run {arguments[0]!r}: {error.strerror}.") from None
     sys.exit(code)

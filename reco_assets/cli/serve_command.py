@@ -21,12 +21,12 @@ def command(host: str | None, port: int | None, workers: int | None) -> None:
             os.environ[f"RECO_SERVICE_{name}"] = str(value)  # the workers read them there
 
     from reco_assets.local.stack import local_stack
-    from reco_assets.serving.server import check_address, serve
+    from reco_assets.serving.server import check, serve
     from reco_assets.settings import Settings
     from reco_assets.store import migrate
 
     settings = Settings.load()
-    check_address(settings)
+    check(settings)
     with local_stack(settings, with_dagster=False) as complete:
         if settings.database_url is None:
             migrate.upgrade(complete)

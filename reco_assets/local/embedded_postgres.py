@@ -148,9 +148,11 @@ class _Server:
         }
         arguments = [item for name, value in settings.items() for item in ("-c", f"{name}={value}")]
         deadline = time.monotonic() + _START_TIMEOUT_S
+        remembered = self._last_port()
         while True:
             # Again for each try: somebody else may have taken the last one meanwhile.
-            port = int(options.get("port", 0)) or _free_port()
+            port = int(options.get("port", 0)) or remembered or _free_port()
+            remembered = 0
             with self.log.open("ab") as log:
                 process = subprocess.Popen(
                     [binaries / "postgres", "-D", self.data, "-c", f"port={port}", *arguments],
@@ -166,6 +168,7 @@ class _Server:
             address = ServerAddress(port, self._password_file().read_text().strip(), process.pid)
             while process.poll() is None and time.monotonic() < deadline:
                 if _answers(address):
+                    (self.home / "port").write_text(str(port))
                     return address
                 time.sleep(0.02)
             if time.monotonic() < deadline - _START_TIMEOUT_S / 2:
@@ -178,6 +181,20 @@ class _Server:
                 f"The embedded PostgreSQL in {self.data} did not answer within {_START_TIMEOUT_S:g} s. "
                 f"The end of {self.log}:\n{tail}"
             )
+
+    def _last_port(self) -> int:
+        """Where it listened the last time, if nobody does now; else 0.
+
+        Processes that outlive the server find it again there.
+        """
+        try:
+            port = int((self.home / "port").read_text())
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(("127.0.0.1", port))
+        except (OSError, ValueError, OverflowError):
+            return 0
+        return port
 
     def _initdb(self, binaries: Path) -> None:
         """Into a temporary name first: an interrupted initdb must not look like a cluster."""

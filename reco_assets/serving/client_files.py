@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Request
 from pydantic_core import to_json
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from reco_assets.serving.problems import Problem
@@ -47,6 +47,13 @@ _READ: Final[dict[str, Any]] = {"methods": ["GET", "HEAD"]}
 async def client_file(request: Request) -> Response:
     """A module of the client, or its types."""
     return await _file(request, request.scope["path"].rpartition("/")[2], {"Cache-Control": _PUBLIC})
+
+
+@router.get("/")
+async def root(request: Request) -> Response:
+    """Where there is a demo, there."""
+    _demo_service(request)
+    return RedirectResponse("/demo")
 
 
 @router.api_route("/demo", **_READ)

@@ -1,7 +1,6 @@
 """Whether the service lives, whether it should get requests, and its metrics."""
 
 import asyncio
-from functools import lru_cache
 from typing import Literal
 
 from fastapi import APIRouter, Request
@@ -10,7 +9,7 @@ from starlette.responses import Response
 
 from reco_assets.errors import RecoError, SchemaError
 from reco_assets.serving.service import Service
-from reco_assets.store.service_state import ServiceState, service_state
+from reco_assets.store.service_state import ServiceState, needed_revision, service_state
 
 router = APIRouter(tags=["health"])
 
@@ -94,17 +93,19 @@ async def _checks(service: Service) -> dict[str, Check]:
     if state is not None:
         checks["schema"] = await _schema(state)
         checks["recommendations"] = _age(service, state)
+    for name in ("schema", "recommendations"):
+        checks.setdefault(name, Check(state="degraded", detail="the database cannot be asked"))
     if service.reads is not service.primary:
         up = service.reads.available
         checks["replica"] = Check(
             state="ok" if up else "degraded", detail="answers" if up else "cannot be reached"
         )
-    checks["model"] = _model(service)
+    checks["model"] = _model(service, asked=state is not None)
     return checks
 
 
 async def _schema(state: ServiceState) -> Check:
-    needed = await asyncio.to_thread(_head)
+    needed = await asyncio.to_thread(needed_revision)
     if state.revision == needed:
         return Check(state="ok", detail=f"revision {needed}")
     return Check(
@@ -124,8 +125,14 @@ def _age(service: Service, state: ServiceState) -> Check:
     )
 
 
-def _model(service: Service) -> Check:
+def _model(service: Service, *, asked: bool) -> Check:
     realtime = service.realtime
+    if not asked and realtime.state != "ready":
+        # The reason would name the server's address, and anybody may read this.
+        return Check(
+            state="failed" if realtime.state == "loading" else "degraded",
+            detail=f"real-time recommendations are {realtime.state}: the database cannot be asked",
+        )
     if realtime.state == "loading":
         return Check(state="failed", detail="live votes are being caught up")
     if realtime.state == "ready":
@@ -133,10 +140,3 @@ def _model(service: Service) -> Check:
     return Check(
         state="degraded", detail=f"real-time recommendations are {realtime.state}: {realtime.reason}"
     )
-
-
-@lru_cache(maxsize=1)
-def _head() -> str:
-    from reco_assets.store import migrate  # loads alembic
-
-    return migrate.head()

@@ -63,7 +63,7 @@ class Identity:
             subject = self._subject(_bearer(connection))
             if named is not None and named != subject:
                 raise Problem(
-                    403, "other_user", "The user named is not the token's subject. Leave user_id out."
+                    403, "other_user", "The user named is not the token's subject. Name that one, or nobody."
                 )
             return subject
         self.admit(connection)
@@ -138,8 +138,9 @@ class Identity:
                 return UUID(claims["sub"])
             except (ValueError, AttributeError, TypeError):
                 raise _no_token("The token's subject is not a user id (UUID).") from None
-        reason = "has expired" if isinstance(failure, jwt.ExpiredSignatureError) else "is not valid here"
-        raise _no_token(f"The token {reason}. Get a new one.")
+        if isinstance(failure, jwt.ExpiredSignatureError):
+            raise _no_token("The token has expired. Get a new one.")
+        raise _no_token(f"The token is not valid here: {failure}.")
 
 
 def acting_user(connection: HTTPConnection, named: UUID | None) -> UUID:

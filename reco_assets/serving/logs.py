@@ -65,6 +65,7 @@ def configure(level: str, form: str) -> None:
     logging.getLogger("uvicorn.access").disabled = True
     # WebSockets it reports elsewhere, with the query string.
     logging.getLogger("uvicorn.error").addFilter(_without_query_strings)
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # which plug-ins it has is nobody's concern here
     # The pool repeats at warning level what `Database` says once.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 

@@ -7,6 +7,7 @@ libraries are imported and compiled there, so that the service answers meanwhile
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -142,6 +143,11 @@ class Realtime:
         """The instant of the newest state."""
         current = self._current
         return None if current is None else _moment(current.state.as_of_us)
+
+    @property
+    def lag_s(self) -> float:
+        """Seconds since the events were last read; NaN while nothing is loaded."""
+        return math.nan if self._current is None else time.monotonic() - self._caught_up
 
     async def start(self) -> None:
         """Load in the background; returns at once."""

@@ -27,12 +27,9 @@ def serve(settings: Settings) -> None:
     Raises:
         SettingsError: the address is not allowed, or cannot be taken.
     """
-    check_address(settings)
+    check(settings)
     import uvicorn
 
-    from reco_assets.serving.identity import Identity
-
-    Identity(settings)  # a missing key stops the command, not every worker again and again
     sock = _bind(settings.service_host, settings.service_port)
     with sock, _shared_metrics(settings.service_workers):
         config = uvicorn.Config(_FACTORY, factory=True, workers=settings.service_workers, **options())
@@ -44,6 +41,20 @@ def serve(settings: Settings) -> None:
             from uvicorn.supervisors import Multiprocess
 
             Multiprocess(config, sockets=[sock]).run()
+
+
+def check(settings: Settings) -> None:
+    """What settings say together, before anything is started: it stops the command, not every worker anew.
+
+    Raises:
+        SettingsError: the address is not allowed, keys are missing, or the experiment cannot be read.
+    """
+    from reco_assets.serving.experiments import parse_experiment
+    from reco_assets.serving.identity import Identity
+
+    check_address(settings)
+    Identity(settings)
+    parse_experiment(settings.experiment, settings.experiment_salt)
 
 
 def options() -> dict[str, Any]:

@@ -1,28 +1,20 @@
 """The parts of a running service, and in which order they come and go."""
 
-import asyncio
-import contextlib
-import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from reco_assets.errors import RecoError
 from reco_assets.serving.database import Database
 from reco_assets.serving.event_writer import EventWriter
 from reco_assets.serving.experiments import parse_experiment
+from reco_assets.serving.gauges import Gauges
 from reco_assets.serving.hidden_authors import HiddenAuthors
 from reco_assets.serving.identity import Identity
 from reco_assets.serving.metrics import Metrics
 from reco_assets.serving.realtime import Realtime
 from reco_assets.serving.trending import Trending
 from reco_assets.settings import Settings
-from reco_assets.store.service_state import service_state
-
-log = logging.getLogger(__name__)
 
 Clock = Callable[[], datetime]
-
-_GAUGES_EVERY_S = 5.0
 
 
 def wall_clock() -> datetime:
@@ -66,46 +58,22 @@ class Service:
         self.trending = Trending(self.reads, settings, clock)
         self.realtime = Realtime(self.reads, settings, clock)
         self.was_ready = False
-        self._gauges: asyncio.Task[None] | None = None
+        self._gauges = Gauges(self)
 
     async def start(self) -> None:
         """Start the parts; returns without waiting for any server."""
         for part in self._parts():
             await part.start()
-        self._gauges = asyncio.create_task(self._keep_gauges())
 
     async def stop(self) -> None:
         """Stop them in reverse order: what was accepted is committed before the connections close."""
-        if self._gauges is not None:
-            self._gauges.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._gauges
         for part in reversed(self._parts()):
             await part.stop()
         self.metrics.close()
 
-    def _parts(self) -> tuple[Database | EventWriter | Trending | Realtime, ...]:
+    def _parts(self) -> tuple[Database | EventWriter | Trending | Realtime | Gauges, ...]:
         databases = (self.primary,) if self.reads is self.primary else (self.primary, self.reads)
-        return (*databases, self.writer, self.trending, self.realtime)
-
-    async def _keep_gauges(self) -> None:
-        while True:
-            self.metrics.set_pool("primary", self.primary.available, self.primary.stats())
-            if self.reads is not self.primary:
-                self.metrics.set_pool("reads", self.reads.available, self.reads.stats())
-            as_of = self.realtime.as_of
-            lag = (self.clock() - as_of).total_seconds() if as_of is not None else float("nan")
-            self.metrics.realtime_lag.set(lag)
-            with contextlib.suppress(RecoError, TimeoutError):
-                await self._look_at_recommendations()
-            await asyncio.sleep(_GAUGES_EVERY_S)
-
-    async def _look_at_recommendations(self) -> None:
-        async with self.primary.connection(timeout_s=_GAUGES_EVERY_S) as connection:
-            live = (await asyncio.wait_for(service_state(connection), _GAUGES_EVERY_S)).live
-        self.metrics.set_model(live.model_version if live is not None else None)
-        age = (self.clock() - live.published_at).total_seconds() if live is not None else float("nan")
-        self.metrics.recommendations_age.set(age)
+        return (*databases, self.writer, self.trending, self.realtime, self._gauges)
 
 
 def _database(settings: Settings, url: str | None, application_name: str) -> Database:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -39,6 +40,14 @@ class ServiceState:
 
     revision: str | None
     live: LiveLists | None
+
+
+@lru_cache(maxsize=1)
+def needed_revision() -> str:
+    """The schema's revision that this package needs; the first call takes a second, for loading alembic."""
+    from reco_assets.store import migrate
+
+    return migrate.head()
 
 
 async def service_state(connection: "AsyncConnection[TupleRow]") -> ServiceState:

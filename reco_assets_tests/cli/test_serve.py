@@ -103,3 +103,7 @@ def test_a_taken_port_is_named(home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert port in _refusal(home, "--port", port)
+
+
+def test_an_experiment_that_cannot_be_read_stops_the_command(home: Path) -> None:
+    assert "RECO_EXPERIMENT" in _refusal(home, RECO_EXPERIMENT="x:ml=50,foo=50", RECO_SERVICE_WORKERS="2")

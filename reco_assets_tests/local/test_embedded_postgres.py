@@ -153,3 +153,12 @@ def test_two_first_users_at_once_both_get_their_databases(directory: Path) -> No
     users = [subprocess.Popen([sys.executable, "-c", script, directory]) for _ in range(4)]
     assert [user.wait() for user in users] == [0, 0, 0, 0]
     assert running_server(directory) is None
+
+
+def test_a_server_comes_back_where_it_was(open_tmp_path: Path) -> None:
+    with embedded_postgres(open_tmp_path) as server:
+        port = server.port
+    with embedded_postgres(open_tmp_path) as again:
+        assert again.port == port
+    with socket.create_server(("127.0.0.1", port)), embedded_postgres(open_tmp_path) as elsewhere:
+        assert elsewhere.port != port

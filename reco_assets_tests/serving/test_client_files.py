@@ -73,7 +73,7 @@ def test_there_is_no_demo_where_users_are_real(serve: Serve, changes: dict[str, 
 
 
 @pytest.mark.parametrize(
-    "path", ["/demo/..%2freco.js", "/demo/%2e%2e/app.py", "/demo/nothing.js", "/demo/.."]
+    "path", ["/demo/..%2freco.js", "/demo/%2e%2e/app.py", "/demo/nothing.js", "/demo/..;"]
 )
 def test_no_path_leads_out_of_the_demo(service: RunningService, path: str) -> None:
     assert service.client.get(path).status_code == 404
@@ -100,3 +100,9 @@ def test_the_types_name_the_clients_methods() -> None:
 
 def _read(name: str) -> str:
     return Path(STATIC / name).read_text()
+
+
+def test_the_root_leads_to_the_demo_where_there_is_one(serve: Serve) -> None:
+    answer = serve().client.get("/")
+    assert (answer.status_code, answer.headers["location"]) == (307, "/demo")
+    assert serve(demo_page=False).client.get("/").status_code == 404
