@@ -104,7 +104,11 @@ class Identity:
         origin = connection.headers.get("Origin")
         if origin is None or origin in self._origins:
             return
-        if urlsplit(origin).netloc != connection.headers.get("Host"):
+        try:
+            own = urlsplit(origin).netloc == connection.headers.get("Host")
+        except ValueError:  # no address at all
+            own = False
+        if not own:
             raise Problem(
                 403, "foreign_origin", f"Pages of {origin[:200]} may not call; see RECO_CORS_ORIGINS."
             )
@@ -193,15 +197,23 @@ def _verification_keys(settings: Settings) -> tuple[Any, ...]:
                     f"A key of RECO_JWT_KEYS has {len(key.encode())} bytes; HS256 needs 32 (RFC 7518)."
                 )
         return settings.jwt_keys
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+    import jwt
 
+    algorithm = jwt.get_algorithm_by_name(settings.jwt_algorithm)
     keys = []
     for path in settings.jwt_keys:
         try:
-            keys.append(load_pem_public_key(Path(path).read_bytes()))
-        except (OSError, ValueError) as error:
+            key = algorithm.prepare_key(Path(path).read_bytes())
+        # A key of another kind is a TypeError, or an InvalidKeyError, depending on the algorithm.
+        except (OSError, ValueError, TypeError, jwt.PyJWTError) as error:
             raise SettingsError(
-                f"RECO_JWT_KEYS names {path!r}, which is no readable PEM public key: {error}. "
-                f"{settings.jwt_algorithm} is checked with public keys."
+                f"RECO_JWT_KEYS names {path!r}, which is no readable PEM public key for "
+                f"{settings.jwt_algorithm}: {error}."
             ) from None
+        if hasattr(key, "private_numbers") or hasattr(key, "private_bytes"):
+            raise SettingsError(
+                f"RECO_JWT_KEYS names {path!r}, which is a private key. Name the public one, which cannot "
+                "make tokens."
+            )
+        keys.append(key)
     return tuple(keys)

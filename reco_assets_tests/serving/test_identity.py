@@ -11,7 +11,7 @@ import jwt
 import pytest
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from reco_assets.errors import SettingsError
 from reco_assets.serving.identity import Identity
@@ -58,7 +58,13 @@ def test_a_page_from_elsewhere_cannot_act_for_a_user_of_this_machine(
     client = serve().client
     body = json.dumps({"user_id": str(ALICE), "post_id": str(post(1)), "interaction_type": "like"})
     plain = {"Content-Type": "text/plain"}  # what a page may send without asking first
-    for origin in ("https://evil.example", "null", "http://127.0.0.1:1", f"{client.base_url}.evil.example"):
+    for origin in (
+        "https://evil.example",
+        "null",
+        "http://[",
+        "http://127.0.0.1:1",
+        f"{client.base_url}.evil.example",
+    ):
         answer = client.post("/api/track", content=body, headers={**plain, "Origin": origin})
         assert (answer.status_code, code(answer)) == (403, "foreign_origin")
     with engine.connect() as connection:
@@ -206,6 +212,19 @@ def test_public_keys_check_tokens_and_cannot_make_them(
 def test_missing_or_weak_keys_stop_the_start(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(SettingsError, match=says):
         Identity(settings_for("postgresql://h/d", **changes))
+
+
+@pytest.mark.parametrize("kind", ["another", "private"])
+def test_a_key_that_does_not_fit_stops_the_start(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "key.pem"
+    if kind == "another":
+        public = ed25519.Ed25519PrivateKey.generate().public_key()
+        path.write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    else:
+        private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        path.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    with pytest.raises(SettingsError, match=r"key\.pem"):
+        Identity(settings_for("postgresql://h/d", auth="jwt", jwt_keys=(str(path),), jwt_algorithm="RS256"))
 
 
 def test_other_origins_are_closed_unless_listed(serve: Serve, world: None) -> None:
