@@ -96,6 +96,33 @@ def test_an_event_says_where_its_post_came_from(visit: Open, app: App) -> None:
     }
 
 
+def test_a_post_of_the_feed_is_known_by_its_id(app: App, visit: Open) -> None:
+    tab = visit(app.user)
+    post = tab.page.evaluate(
+        "async () => { const [post] = (await page.reco.feed({limit: 1})).posts;"
+        " page.reco.track('share', post.post_id, {to: 'mail'});"
+        " return JSON.parse(JSON.stringify(post)) }"
+    )
+    tab.track("click", next(other for other in app.posts if str(other) != post["post_id"]))
+    tab.flush()
+    tab.wait_stored(app, share=1, click=1)
+    share, click = (metadata for _, _, metadata in app.stored())
+    assert share.pop("client_time")
+    assert click.keys() == {"client_time"}
+    assert share == post["tracking"] | {"to": "mail"}
+    assert share["source"] == post["source"]
+    assert share["rank"] == 1
+
+
+def test_a_post_that_is_observed_is_known_by_its_id(visit: Open, app: App) -> None:
+    tab = visit(app.user)
+    tab.show(app.posts[:2])
+    tab.track("share", app.posts[1])
+    tab.flush()
+    tab.wait_stored(app, share=1)
+    assert app.stored()[0][2].items() >= {"source": "test", "rank": 2}.items()
+
+
 def test_ids_are_uuids_in_the_order_they_were_made(visit: Open, app: App) -> None:
     tab = visit(app.user)
     for post in app.posts[:5]:
@@ -316,6 +343,19 @@ def test_an_event_that_is_refused_is_dropped_and_the_others_stored(visit: Open, 
     tab.wait_stored(app, like=1)
     assert sorted(tab.page.evaluate("() => page.refused")) == ["unknown_post", "unknown_type"]
     assert tab.queued() == []
+
+
+def test_a_refusal_names_its_event(visit: Open, app: App) -> None:
+    tab = visit(app.user)
+    tab.track("like", app.posts[0])
+    tab.page.evaluate("id => page.reco.track('adore', id, {where: 'list'})", str(app.posts[1]))
+    tab.flush()
+    tab.wait_stored(app, like=1)
+    ((refusal,),) = tab.page.evaluate("() => page.refusals")  # one argument each
+    assert (refusal["index"], refusal["code"]) == (1, "unknown_type")
+    assert "adore" in refusal["message"]
+    assert refusal["event"] == tab.calls[0][1]
+    assert refusal["event"]["metadata"] == {"where": "list"}
 
 
 def test_an_event_that_spoils_its_batch_is_found_and_dropped(visit: Open, app: App) -> None:

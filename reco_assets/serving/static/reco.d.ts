@@ -29,7 +29,7 @@ export interface Post {
   reason: string;
   /** The probability with which this post stood at this rank. */
   propensity: number;
-  /** Added by the client. */
+  /** Added by `feed()` and `withTracking`: what the events of this post carry. */
   tracking?: Tracking;
 }
 
@@ -49,11 +49,25 @@ export interface FeedAnswer {
   };
 }
 
-/** An event that was refused, or a batch that was. `index` counts within the request. */
+/** An event as it is sent. */
+export interface SentEvent {
+  id: string;
+  post_id: string;
+  interaction_type: string;
+  /** ISO 8601. */
+  client_time: string;
+  metadata: Record<string, unknown>;
+}
+
+/** An event that was refused for good. */
 export interface Refusal {
-  index?: number;
+  /** Of the service: docs/service.md lists them. */
   code: string;
   message?: string;
+  /** The event; empty if the browser's storage held no JSON. */
+  event: Partial<SentEvent>;
+  /** Its place in the request that carried it. */
+  index?: number;
 }
 
 /** What `feed` throws when the service answers with an error. */
@@ -73,7 +87,7 @@ export interface Options {
   userId?: string;
   /** Gives the current bearer token (RECO_AUTH=jwt); asked before every request. */
   token?: () => string | Promise<string>;
-  /** Told about every event that the service refused for good. */
+  /** Told about every event that the service refused for good, one by one. */
   onError?: (refusal: Refusal) => void;
 }
 
@@ -86,7 +100,8 @@ export interface Reco {
   /**
    * Queue an event.
    * @param type `view`, `click`, `like`, `share`, or another type that the service knows.
-   * @param item the post; one of `feed()` carries where it came from.
+   * @param item the post, or its id. Where it came from is sent along if this client knows: from `item`, from
+   *   an element it observed, or from its last feed with that post.
    * @param extra further metadata; all of an event's metadata together are at most 2 KB.
    */
   track(type: string, item: Item, extra?: Record<string, unknown>): void;

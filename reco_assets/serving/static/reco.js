@@ -17,7 +17,7 @@ const timePart = (ms) => ms.toString(16).padStart(12, "0").replace(/.{4}$/, "-$&
 
 let made = 0;
 
-/** A UUID of version 7: sorted as they were made, here and in the table's index. */
+/** A UUID of version 7: sorted as they were made, here and in the index. */
 function newId() {
   const bytes = crypto.getRandomValues(new Uint8Array(8));
   bytes[0] = (bytes[0] & 63) | 128;
@@ -51,7 +51,7 @@ export function createReco({ endpoint = "", userId, token, onError = () => {} } 
   /** @type {Promise<any>} */ let turn = Promise.resolve();
   let [fresh, failures, notBefore, size] = [0, 0, 0, BATCH];
 
-  // A key per event: tabs never rewrite what others wrote.
+  // A key per event: no tab rewrites what others wrote.
   /** @type {Record<string, string>[]} */ const stores = [{}];
   try {
     if (localStorage) stores.unshift(localStorage);
@@ -61,15 +61,21 @@ export function createReco({ endpoint = "", userId, token, onError = () => {} } 
   /** @param {string} key */
   const drop = (key) => stores.forEach((store) => delete store[key]);
 
+  const given = new Map(); // for what is tracked by its id
+  /** @param {any} item */
+  const give = (item) => item.tracking && given.set(idOf(item), item.tracking);
+
   /** @type {Reco["track"]} */
   function track(type, item, extra) {
     const id = newId();
+    const post_id = idOf(item);
+    give(item);
     const text = JSON.stringify({
       id,
-      post_id: idOf(item),
+      post_id,
       interaction_type: type,
       client_time: new Date(),
-      metadata: { .../** @type {any} */ (item).tracking, ...extra },
+      metadata: { ...given.get(post_id), ...extra },
     });
     stores.some((store) => {
       try {
@@ -112,13 +118,16 @@ export function createReco({ endpoint = "", userId, token, onError = () => {} } 
       size = [400, 413, 422].includes(response.status) ? batch.length >> 1 : BATCH;
       if (stored || !size) {
         batch.forEach(([key]) => drop(key));
-        (answer.errors ?? [answer.error ?? { code: "refused" }]).forEach(onError);
+        for (const refusal of answer.errors ?? [answer.error ?? { code: "refused" }]) {
+          const event = await new Response(batch[refusal.index ?? 0][1]).json().catch(() => ({}));
+          onError({ ...refusal, event });
+        }
       }
       if (stored) failures = 0;
       else rest(Number(response.headers.get("Retry-After")) || 0);
     } catch {
       rest(0);
-      // No Authorization, no answer: the events stay queued.
+      // No answer: the events stay queued.
       if (leaving && !token) navigator.sendBeacon?.(url, body);
     }
     batch.forEach(([key]) => inFlight.delete(key));
@@ -207,6 +216,7 @@ export function createReco({ endpoint = "", userId, token, onError = () => {} } 
       if (marked) track(marked.dataset.reco ?? "click", item);
     };
     const watch = { item };
+    give(item);
     watched.set(element, watch);
     observer.observe(element);
     const clicks = ["click", "auxclick"];
@@ -224,8 +234,10 @@ export function createReco({ endpoint = "", userId, token, onError = () => {} } 
       if (value?.toString()) query.set(name, value.toString());
     const response = await fetch(base + "/api/feeds?" + query, { headers: await renewed(), signal });
     const answer = await response.json().catch(() => ({}));
-    if (answer.posts) return withTracking(answer);
-    throw Object.assign(new Error(answer.error?.message), answer.error, { status: response.status });
+    if (!answer.posts)
+      throw Object.assign(new Error(answer.error?.message), answer.error, { status: response.status });
+    withTracking(answer).posts.forEach(give);
+    return answer;
   }
 
   /** @type {Reco["live"]} */

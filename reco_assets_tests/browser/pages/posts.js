@@ -3,6 +3,7 @@ import { createReco, withTracking } from "/reco.js";
 
 const query = new URLSearchParams(location.search);
 const refused = [];
+const refusals = [];
 const stops = new Map();
 let tokens = 0;
 
@@ -22,7 +23,7 @@ const reco = createReco({
   endpoint: query.get("endpoint") ?? "",
   userId: query.get("user") ?? undefined,
   token: token ? () => (tokens++, query.has("later") ? Promise.resolve(token) : token) : undefined,
-  onError: (refusal) => refused.push(refusal.code),
+  onError: (...told) => (refused.push(told[0].code), refusals.push(told)),
 });
 const queued = () => Object.keys(localStorage).filter((key) => key.startsWith("reco:")).sort();
-Object.assign(window, { page: { reco, show, stops, refused, queued, withTracking, tokens: () => tokens } });
+Object.assign(window, { page: { reco, show, stops, refused, refusals, queued, withTracking, tokens: () => tokens } });
