@@ -61,7 +61,7 @@ def test_scrolling_to_the_end_shows_every_post_once(
     context: BrowserContext, serve: Serve, settings: Settings
 ) -> None:
     app = make_app(settings, n_posts=55)
-    tab = _demo(context, serve(), app.user)
+    tab = _demo(context, serve(exploration_share=0), app.user)
     while tab.page.text_content("#end-text") != "That is all for now.":
         tab.page.mouse.wheel(0, 3000)
         tab.page.wait_for_timeout(50)
@@ -105,6 +105,88 @@ def test_a_like_counts_once_and_says_so(context: BrowserContext, app: App, servi
     assert {"source", "rank", "request_id", "propensity"} <= set(like)
 
 
+def test_what_was_pressed_shows_its_colour_at_once(
+    context: BrowserContext, app: App, service: RunningService
+) -> None:
+    tab = _demo(context, service, app.user)
+    colours = "button => [button, document.body].map(element => getComputedStyle(element).color)"
+    button = tab.page.locator(".like").first
+    button.hover()
+    pointed, ink = button.evaluate(colours)
+    assert pointed == ink
+    button.click()
+    pressed, ink = button.evaluate(colours)  # the pointer is still there
+    assert pressed != ink
+
+
+def test_without_a_network_it_says_so_and_tries_again(
+    context: BrowserContext, app: App, service: RunningService
+) -> None:
+    other = app.add_user()
+    tab = _demo(context, service, app.user)
+    tab.page.evaluate("id => document.querySelector('#user').append(new Option('other', id))", str(other))
+    context.set_offline(True)
+    tab.page.select_option("#user", str(other))
+    tab.page.wait_for_selector("#note:not([hidden])")
+    assert tab.page.inner_text("#note") == "You seem to be offline."
+    assert tab.page.inner_text("#facts") == ""
+    assert tab.page.locator(".post").count() == 0
+    context.set_offline(False)
+    tab.page.get_by_role("button", name="Try again").click()
+    tab.page.wait_for_selector(".post")
+    assert tab.page.locator(".fold").count() == 0
+    assert not tab.page.is_visible("#note")
+    assert tab.page.inner_text("#facts") != ""
+
+
+def test_a_first_feed_without_recommendations_in_time_is_asked_for_once_more(
+    context: BrowserContext, serve: Serve, settings: Settings, app: App
+) -> None:
+    asked: list[str] = []
+    context.on("request", lambda request: asked.append(request.url) if "/api/feeds?" in request.url else None)
+    tab = _demo(context, serve(feed_recommendations_ms=0.001), app.user)
+    assert "recommendations late" in tab.page.inner_text("#facts")
+    assert len([url for url in asked if "cursor" not in url]) == 2
+    assert len(set(tab.page.locator(".rank").all_inner_texts())) == tab.page.locator(".rank").count()
+
+
+def test_an_address_that_names_no_user_is_refused_in_words(
+    context: BrowserContext, app: App, service: RunningService
+) -> None:
+    tab = Visit(context.new_page())
+    tab.page.goto(f"{service.url}/demo?user=abc")
+    tab.page.wait_for_selector("#note:not([hidden])")
+    assert "“abc”, which is no UUID" in tab.page.inner_text("#note")
+    assert tab.page.input_value("#user") in tab.page.url
+    assert tab.problems == []
+
+
+def test_users_of_one_name_are_told_apart(context: BrowserContext, app: App, service: RunningService) -> None:
+    tab = _demo(context, service, app.user)
+    names = tab.page.evaluate(
+        """async () => {
+          const { nameOf, namesOf } = await import("/demo/names.js");
+          const hex = n => n.toString(16).padStart(4, "0");
+          const ids = Array.from({length: 3000}, (_, n) => `${hex(n)}0000-0000-4000-8000-000000000000`);
+          const twin = ids.findIndex((id, at) => at && nameOf(id) === nameOf(ids[0]));
+          const other = ids.find(id => nameOf(id) !== nameOf(ids[0]));
+          return [hex(twin), nameOf(ids[0]), nameOf(other), namesOf([ids[0], other, ids[twin]])];
+        }"""
+    )
+    twin, shared, other, shown = names
+    assert shown == [f"{shared} 0000", other, f"{shared} {twin}"]
+
+
+def test_on_a_phone_a_name_stands_alone(browser: Browser, app: App, service: RunningService) -> None:
+    context = browser.new_context(viewport={"width": 360, "height": 700})
+    tab = _demo(context, service, app.user)
+    option = tab.page.locator("#user option:checked")
+    assert "," not in str(option.text_content())
+    tab.page.set_viewport_size({"width": 1000, "height": 700})
+    tab.until(lambda: "," in str(option.text_content()))
+    context.close()
+
+
 def test_the_explanation_opens_and_closes_by_keyboard(
     context: BrowserContext, app: App, service: RunningService
 ) -> None:
@@ -112,7 +194,7 @@ def test_the_explanation_opens_and_closes_by_keyboard(
     tab.page.locator(".ask").nth(1).focus()
     tab.page.keyboard.press("Enter")
     panel = tab.page.get_by_role("dialog", name=tab.page.locator(".title").nth(1).inner_text())
-    assert "Chance of this place" in panel.inner_text()
+    assert "Left to chance" in panel.inner_text()
     tab.page.keyboard.press("Escape")
     assert not panel.is_visible()
     assert tab.page.evaluate("document.activeElement === document.querySelectorAll('.ask')[1]")

@@ -1,7 +1,7 @@
 // @ts-check
 import { createReco } from "../reco.js";
 import { explain, remember } from "./explain.js";
-import { nameOf } from "./names.js";
+import { namesOf } from "./names.js";
 import { ago, make } from "./parts.js";
 
 const SOURCES = {
@@ -22,6 +22,8 @@ const REASONS = {
 const PAGE = 20;
 const EXCLUDED = 100;
 const SETTLE_MS = 600; // several events in a row make one change
+const LATE_MS = 1000; // a service that has just started is slow once
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
 const endpoint = new URL("..", import.meta.url).href;
 /** @param {string} id @returns {any} */
@@ -33,6 +35,7 @@ const list = $("feed");
 /** @type {Map<Element, {post: import("../reco.js").Post, stop: () => void}>} */ const shown = new Map();
 /** @type {AbortController} */ let request = new AbortController();
 /** @type {number | undefined} */ let settling;
+/** What failed, to be tried again. @type {(() => Promise<void>) | null} */ let failed = null;
 let folds = 0;
 
 /** @param {string} source */
@@ -82,40 +85,57 @@ function remove(item) {
   item.remove();
 }
 
-/** @param {{limit?: number, cursor?: string | null, exclude?: string[]}} options */
-async function fetchPage(options) {
+/**
+ * @param {{limit?: number, cursor?: string | null, exclude?: string[]}} options
+ * @param {() => Promise<void>} again asks once more if there is no answer
+ */
+async function fetchPage(options, again) {
   request.abort();
-  request = new AbortController();
+  const mine = (request = new AbortController());
   list.setAttribute("aria-busy", "true");
   try {
-    const answer = await reco.feed({ limit: PAGE, ...options, signal: request.signal });
+    const answer = await reco.feed({ limit: PAGE, ...options, signal: mine.signal });
     cursor = answer.metadata.next_cursor;
     if (!options.cursor) remember(endpoint, $("user").value).catch(() => {});
+    failed = null;
     showNote("");
     return answer;
   } catch (error) {
-    const { name, message } = /** @type {Error} */ (error);
-    if (name !== "AbortError") showNote(`The feed did not answer: ${message}`);
+    if (request === mine) fail(error, again);
     return null;
   } finally {
-    list.setAttribute("aria-busy", "false");
-    $("more").hidden = !cursor;
+    if (request === mine) settled();
   }
+}
+
+function settled() {
+  list.setAttribute("aria-busy", "false");
+  $("more").textContent = failed ? "Try again" : "More";
+  $("more").hidden = !failed && !cursor;
+}
+
+/** @param {any} error @param {() => Promise<void>} again */
+function fail(error, again) {
+  failed = again;
+  // An error of the service has a status; a browser's own words say little.
+  const words = navigator.onLine ? "The service does not answer." : "You seem to be offline.";
+  showNote(error.status ? `The service answers with an error: ${error.message ?? error.status}` : words);
 }
 
 async function more() {
   if (!cursor || list.getAttribute("aria-busy") === "true") return;
-  append(await fetchPage({ cursor }));
+  append(await fetchPage({ cursor }, more));
 }
 
 /** Replace what the reader has not come to yet; what is on the screen and above stays where it is. */
 async function refresh() {
+  if (!shown.size) return begin();
   const items = /** @type {HTMLElement[]} */ ([...list.children]);
   const below = items.findIndex((item) => item.getBoundingClientRect().top > innerHeight);
   const stale = below < 0 ? [] : items.slice(below);
   const kept = items.filter((item) => shown.has(item) && !stale.includes(item));
   const exclude = kept.slice(-EXCLUDED).map((item) => String(item.dataset.post));
-  const answer = await fetchPage({ exclude });
+  const answer = await fetchPage({ exclude }, refresh);
   if (!answer) return;
   const before = stale.filter((item) => shown.has(item)).map((item) => item.dataset.post);
   const fresh = answer.posts.filter((post) => !before.slice(0, PAGE).includes(post.post_id));
@@ -197,29 +217,60 @@ async function become(userId) {
   reco?.close();
   reco = createReco({ endpoint, userId, onError: ({ message }) => showNote(`An event was refused: ${message}`) });
   [...list.children].forEach(remove);
+  cursor = null;
+  $("facts").replaceChildren();
   $("toast").replaceChildren();
+  $("end-text").textContent = "";
   history.replaceState(null, "", `?user=${userId}`);
   reco.live(() => {
     clearTimeout(settling);
     settling = setTimeout(refresh, SETTLE_MS);
   });
   scrollTo({ top: 0, behavior: "instant" });
-  append(await fetchPage({}));
+  await begin();
+}
+
+/** The first page. */
+async function begin() {
+  let answer = await fetchPage({}, begin);
+  if (answer?.metadata.fallback_reason === "recommendations_late") {
+    const mine = request;
+    await new Promise((resolve) => setTimeout(resolve, LATE_MS));
+    if (request !== mine) return; // another user, or the feed has changed
+    answer = (await fetchPage({}, begin)) ?? answer;
+  }
+  if (answer) [...list.children].forEach(remove);
+  append(answer);
 }
 
 async function start() {
   const response = await fetch(new URL("demo/users", endpoint));
   const { users, error } = await response.json();
   if (error) return showNote(error.message);
-  const asked = new URLSearchParams(location.search).get("user");
-  const choices = users.map((user) => [user.user_id, `${nameOf(user.user_id)}, ${habits(user)}`]);
-  if (asked && !choices.some(([id]) => id === asked)) choices.unshift([asked, `${nameOf(asked)}, from the address`]);
+  failed = null;
+  const named = new URLSearchParams(location.search).get("user");
+  const asked = named && UUID.test(named) ? named.toLowerCase() : null;
+  const choices = users.map((user) => [user.user_id, habits(user)]);
+  if (asked && !choices.some(([id]) => id === asked)) choices.unshift([asked, "from the address"]);
   if (!choices.length) return showNote("There are no users yet. `reco seed` makes some.");
-  $("user").replaceChildren(...choices.map(([id, text]) => make("option", { value: id, textContent: text })));
+  offer(choices);
   $("user").disabled = false;
   $("user").value = asked ?? choices[0][0];
   $("user").addEventListener("change", () => become($("user").value));
   await become($("user").value);
+  if (named && !asked) showNote(`The address asks for the user “${named.slice(0, 40)}”, which is no UUID. This is another one.`);
+}
+
+/** @param {[string, string][]} choices ids, and what is said about them where there is room for it */
+function offer(choices) {
+  const names = namesOf(choices.map(([id]) => id));
+  const options = choices.map(([id]) => make("option", { value: id }));
+  const phone = matchMedia("(max-width: 34rem)");
+  const write = () =>
+    options.forEach((option, at) => (option.textContent = phone.matches ? names[at] : `${names[at]}, ${choices[at][1]}`));
+  phone.addEventListener("change", write);
+  write();
+  $("user").replaceChildren(...options);
 }
 
 /** @param {{interactions: number, has_list: boolean}} user */
@@ -237,5 +288,11 @@ function settleEnd() {
   if (cursor) nearEnd.observe($("end"));
 }
 
-$("more").addEventListener("click", more);
-start().catch((error) => showNote(`The demo could not start: ${error.message}`));
+/** Begin, and again if the service was not there. */
+async function enter() {
+  await start().catch((error) => fail(error, enter));
+  settled();
+}
+
+$("more").addEventListener("click", () => (failed ?? more)());
+enter();

@@ -1,5 +1,5 @@
 // @ts-check
-import { nameOf } from "./names.js";
+import { namesOf } from "./names.js";
 import { make } from "./parts.js";
 
 const REASONS = {
@@ -27,6 +27,13 @@ export async function remember(endpoint, userId) {
 /** @param {number} share */
 const percent = (share) => (share > 0 && share < 0.01 ? "under 1 %" : `${Math.round(share * 100)} %`);
 
+/** How often the post would stand where it stands. @param {number} propensity */
+function chance(propensity) {
+  const times = Math.round(propensity * 100);
+  if (times > 99) return "Nothing: it always has this place in this list";
+  return `If the list were drawn 100 times, it would stand here ${times ? `about ${times} times` : "less than once"}`;
+}
+
 /** @param {number} hours */
 const hoursAgo = (hours) =>
   hours < 1 ? "within the hour" : hours < 48 ? `${Math.round(hours)} h ago` : `${Math.round(hours / 24)} days ago`;
@@ -40,7 +47,7 @@ export function explain(post, badge) {
     ["Source", badge],
     ["Rank", String(post.rank)],
     ["Score", String(post.score)],
-    ["Chance of this place", percent(post.propensity ?? 1)],
+    ["Left to chance", chance(post.propensity ?? 1)],
     ["Post", post.post_id],
   ];
   part("#why-body").replaceChildren(
@@ -56,9 +63,10 @@ function readers(why) {
   const title = make("h3", { textContent: "Similar readers, as of now" });
   if (!why) return [title, make("p", { textContent: "None of them has read it lately." })];
   const others = why.n_readers - why.readers.length;
-  const items = why.readers.map((reader) =>
+  const names = namesOf(why.readers.map((reader) => reader.user_id ?? ""));
+  const items = why.readers.map((reader, at) =>
     row(
-      reader.user_id ? nameOf(reader.user_id) : "A reader like you",
+      reader.user_id ? names[at] : "A reader like you",
       `similarity ${reader.similarity}, read it ${hoursAgo(reader.hours_ago)}`,
       reader.share,
     ),

@@ -16,3 +16,10 @@ export function nameOf(id) {
   for (const character of id) hash = (hash * 31 + character.charCodeAt(0)) >>> 0;
   return `${HABITS[hash % HABITS.length]} ${BIRDS[(hash >>> 8) % BIRDS.length]}`;
 }
+
+/** Names of several users who stand together: where two share one, with the beginning of the id. @param {string[]} ids */
+export function namesOf(ids) {
+  const names = ids.map(nameOf);
+  const alone = (/** @type {string} */ name) => names.indexOf(name) === names.lastIndexOf(name);
+  return names.map((name, at) => (alone(name) ? name : `${name} ${ids[at].slice(0, 4)}`));
+}
