@@ -182,9 +182,9 @@ def _in_words(voters: "Sequence[Voter]", as_of: datetime) -> str:
         return "Popular now."
     newest = min(_hours(voter, as_of) for voter in voters)
     ago = f"{newest:.0f} h ago" if newest < 48 else f"{newest / 24:.0f} days ago"
-    ago = "within the last hour" if newest < 1 else ago
+    ago = "within the hour" if newest < 1 else ago
     readers = "1 reader like you" if len(voters) == 1 else f"{len(voters)} readers like you"
-    return f"Read by {readers}, last {ago}."
+    return f"Read by {readers}, most recently {ago}."
 
 
 def _hours(voter: "Voter", as_of: datetime) -> float:

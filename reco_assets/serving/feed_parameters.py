@@ -82,7 +82,9 @@ def documentation() -> list[dict[str, Any]]:
         _parameter(
             "limit",
             {"type": "integer", "minimum": 1, "maximum": 200},
-            "Posts of the page: at most RECO_FEED_MAX_LIMIT, without it RECO_FEED_DEFAULT_LIMIT.",
+            "Posts of the page: at most RECO_FEED_MAX_LIMIT, which is "
+            f"{Settings.model_fields['feed_max_limit'].default} unless set, and never more than the maximum "
+            "here; without it RECO_FEED_DEFAULT_LIMIT.",
         ),
         {
             **_parameter(

@@ -44,7 +44,7 @@ def test_a_backend_learns_who_read_it_how_alike_they_are_and_when(serve: Serve, 
     best = answer["recommendations"][0]
     assert (best["post_id"], best["rank"], best["title"]) == (str(post(5)), 1, "post 5")
     why = best["explanation"]
-    assert why["summary"] == "Read by 1 reader like you, last 3 h ago."
+    assert why["summary"] == "Read by 1 reader like you, most recently 3 h ago."
     assert why["n_readers"] == 1
     (reader,) = why["readers"]
     assert (reader["user_id"], reader["similarity"], reader["hours_ago"]) == (str(user(2)), 1.0, 3.0)
