@@ -50,7 +50,7 @@ def cli() -> None:
 
     \b
     reco demo                     see the whole thing work, on demo data
-    reco dev                      the same data in the Dagster and MLflow UIs
+    reco dev                      the same data: a feed to try (/demo), Dagster and MLflow UIs
     reco migrate && reco doctor   prepare and check your own database (RECO_DATABASE_URL)
     reco run                      yesterday's recommendations, now
     reco serve                    the service: events in, feeds out, a demo page

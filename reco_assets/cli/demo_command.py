@@ -74,7 +74,7 @@ def command() -> None:
     in_checkout = (deployment_file("workspace.yaml").parent / "Makefile").exists()
     make, reco = ("make", ".venv/bin/reco") if in_checkout else ("reco", "reco")
     for line, meaning in (
-        (f"{make} dev", "the same in the Dagster and MLflow UIs, with schedule and alerts"),
+        (f"{make} dev", "the service with a feed to try at /demo, Dagster and MLflow UIs, schedule"),
         (f"{make} test", "the whole suite"),
         (f"{reco} recommend", "another user's list, explained"),
         (f"{reco} run --from DAY --to DAY", "backfill"),

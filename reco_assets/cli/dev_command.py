@@ -100,8 +100,10 @@ def command(port: int, mlflow_port: int, service_port: int) -> None:
                 while True:
                     running.check()
                     time.sleep(1)
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, SystemExit) as end:
                 click.echo("\nStopping")
+                if isinstance(end, SystemExit):
+                    raise  # SIGTERM: its exit code stays
 
 
 def _shows_demo(settings: "Settings") -> bool:
