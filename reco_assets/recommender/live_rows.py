@@ -159,9 +159,11 @@ class LiveRows:
     def replace(self, users: Array, rows: SummedEvents, n_users: int) -> None:
         """Give (m,) different users new rows; views that were handed out keep the old ones."""
         self._make_room_for_users(n_users)
-        slot, begin, end, stamp = (a.copy() for a in (self._slot, self._begin, self._end, self._stamp))
+        slot = self._slot.copy()
+        begin, end, stamp = self._begin, self._end, self._stamp
         fresh = users[slot[users] < 0]
         slot[fresh] = np.arange(len(begin), len(begin) + len(fresh))
+        # Copies too, however few are fresh.
         begin, end, stamp = (np.concatenate([a, np.zeros(len(fresh), np.int64)]) for a in (begin, end, stamp))
         start = self._append(Entries(rows.posts, rows.weights, rows.newest))
         begin[slot[users]], end[slot[users]] = start + rows.indptr[:-1], start + rows.indptr[1:]

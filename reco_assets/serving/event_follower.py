@@ -37,6 +37,11 @@ class EventFollower:
 
     An event of the last five minutes takes about 130 bytes beside what `votes` keeps.
 
+    Attributes:
+        lost_track: the clocks were set back by more than is remembered: new events cannot be told from those
+            that were met in the time that comes again. None is read twice, some are not read at all, until
+            another follower begins anew.
+
     Args:
         votes: of the published day.
         since: the day's end: what happened from then on is not in the fit.
@@ -55,6 +60,8 @@ class EventFollower:
         self._last: datetime | None = None
         self._last_wide: datetime | None = None
         self._met: dict[bytes, int] = {}
+        self._remembered_since = since
+        self.lost_track = False
 
     def catch_up(self, connection: "psycopg.Connection[Any]") -> int:
         """Read what is new; returns how many events that was.
@@ -63,10 +70,14 @@ class EventFollower:
         """
         # Whichever clock is behind decides: an event must not fall between two looks.
         now = min(self._clock(), server_time(connection))
-        wide = self._last_wide is None or now - self._last_wide >= _WIDE_EVERY
+        wide = self._last_wide is None or abs(now - self._last_wide) >= _WIDE_EVERY
         since = self._since
-        if self._last is not None:
-            since = max(since, self._last - (_WIDE_OVERLAP if wide else _OVERLAP))
+        if self._last is None:
+            # At first everything is new; only what may come again has to be remembered.
+            self._remembered_since = now - _REMEMBERED
+        else:
+            overlap = _WIDE_OVERLAP if wide else _OVERLAP
+            since = max(since, self._last - overlap, self._remembered_since)
         rows = read_events(connection, since, list(self._codes), self._max_events)
         fresh = self._not_met(rows)
         n_users, n_posts = len(self.votes.user_ids), len(self.votes.post_ids)
@@ -81,7 +92,8 @@ class EventFollower:
         self._last = now
         if wide:
             self._last_wide = now
-            self._forget_met(now)
+            self._forget_met(now - _REMEMBERED)
+        self.lost_track = self.lost_track or now - _WIDE_OVERLAP < self._remembered_since
         return len(fresh)
 
     def _not_met(self, rows: EventRows) -> Any:
@@ -89,11 +101,10 @@ class EventFollower:
         import numpy as np
 
         ids, times = rows.ids.tobytes(), rows.created_at.tolist()
-        # At first everything is new; only what may come again has to be remembered.
-        horizon = _us(min(self._clock(), datetime.now(UTC)) - _REMEMBERED) if self._last is None else None
+        horizon = _us(self._remembered_since)
         fresh: list[int] = []
         for position, created_at in enumerate(times):
-            if horizon is not None and created_at < horizon:
+            if created_at < horizon:
                 fresh += range(position, len(times))  # they come newest first
                 break
             event = ids[16 * position : 16 * position + 16]
@@ -145,9 +156,10 @@ class EventFollower:
         for user, authors in hidden_authors(connection, users).items():
             self.votes.note_hidden(user.bytes, tuple(author.bytes for author in authors))
 
-    def _forget_met(self, now: datetime) -> None:
-        horizon = _us(now - _REMEMBERED)
-        self._met = {event: created_at for event, created_at in self._met.items() if created_at >= horizon}
+    def _forget_met(self, before: datetime) -> None:
+        if before > self._remembered_since:
+            self._remembered_since, horizon = before, _us(before)
+            self._met = {event: met for event, met in self._met.items() if met >= horizon}
 
 
 def _uuids(ids: Iterable[Any]) -> list[UUID]:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 _ASK_EVERY_S: Final = 5.0
 _CONNECT_TIMEOUT_S: Final = 2
+_LOOK_TIMEOUT_S: Final = 10.0
+"""For one statement of a look, which reads what happened since the last one."""
+_CATCH_UP_TIMEOUT_S: Final = 120.0
+"""For one of the first look, which may read a million events."""
 
 
 class GenerationWatch:
@@ -51,7 +55,7 @@ class GenerationWatch:
         """
         if self._connection is None or self._connection.closed:
             with translated(self._settings):
-                self._connection = _open(self._settings)
+                self._connection = _open(self._settings, _LOOK_TIMEOUT_S)
                 # Notifications may arrive with the answer to any query, not only while waiting for them.
                 self._connection.add_notify_handler(self._hear)
                 self._connection.execute(f"LISTEN {NOTIFY_CHANNEL}")
@@ -102,7 +106,7 @@ class GenerationWatch:
 @contextmanager
 def connect(settings: Settings) -> "Iterator[psycopg.Connection[Any]]":
     """A connection for a while, autocommit; raises as `GenerationWatch.connection`."""
-    with translated(settings), contextlib.closing(_open(settings)) as connection:
+    with translated(settings), contextlib.closing(_open(settings, _CATCH_UP_TIMEOUT_S)) as connection:
         yield connection
 
 
@@ -120,9 +124,12 @@ def translated(settings: Settings) -> Iterator[None]:
         raise ours from error
 
 
-def _open(settings: Settings) -> "psycopg.Connection[Any]":
+def _open(settings: Settings, statement_timeout_s: float) -> "psycopg.Connection[Any]":
     import psycopg
 
+    # The settings' own limit is that of the pipeline's statements, minutes: so long live votes stand still.
+    limit = min(statement_timeout_s, settings.statement_timeout_s)
+    settings = settings.model_copy(update={"statement_timeout_s": limit})
     return psycopg.connect(
         native_url(settings, application_name="reco service, live votes"),
         autocommit=True,

@@ -311,6 +311,35 @@ def test_a_state_stays_as_it_was_while_later_ones_are_made() -> None:
     assert before.recommend(ids(500, 9)[5].tobytes(), 10) is None
 
 
+def test_a_view_keeps_its_rows_when_they_change_again_and_when_others_change() -> None:
+    live = small()
+    live.add(event(1, 2, 1.5))
+    state, _ = live.tick(round(1.6 * DAY))
+    before = [state.rows.row(number).posts.tolist() for number in range(3)]
+    assert before == [[0, 1], [0, 1, 2], [2]]
+    live.add(event(1, NEW_POST, 1.65))
+    live.add(event(0, 2, 1.65))
+    after, _ = live.tick(round(1.7 * DAY))
+    assert [state.rows.row(number).posts.tolist() for number in range(3)] == before
+    assert [after.rows.row(number).posts.tolist() for number in range(3)] == [[0, 1, 2], [0, 1, 2, 3], [2]]
+
+
+def test_events_that_the_matrix_left_out_of_the_log_stay_out() -> None:
+    """User 2's event with post 1 is in the log, but at the matrix's instant."""
+    log = make_log(
+        [(0, 0, "view", 0.1), (1, 1, "view", 0.4), (2, 2, "view", 0.5), (2, 1, "view", 1.0)],
+        n_users=3,
+        n_posts=3,
+        post_created_at=np.zeros(3, dtype=np.int64),
+    )
+    matrix = InteractionMatrix.from_log(log, DAY, interaction_weights=WEIGHTS, max_repeats=MAX_REPEATS)
+    model = fit_matrix(UserKNNRecommender(**PLAIN), matrix, log)
+    live = LiveVotes(DailyFit(model, matrix, log, WEIGHTS, MAX_REPEATS))
+    live.add(event(2, 0, 1.5))
+    state, _ = live.tick(2 * DAY)
+    assert sorted(state.seen(ids(3, 1)[2].tobytes())) == sorted(ids(3, 2)[post].tobytes() for post in (0, 2))
+
+
 def test_forgetting_the_oldest_events_is_as_if_they_had_never_come() -> None:
     log = random_log(np.random.default_rng(8))
     fit = daily_fit(log, 6 * DAY)
