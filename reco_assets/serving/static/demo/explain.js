@@ -27,11 +27,11 @@ export async function remember(endpoint, userId) {
 /** @param {number} share */
 const percent = (share) => (share > 0 && share < 0.01 ? "under 1 %" : `${Math.round(share * 100)} %`);
 
-/** How often the post would stand where it stands. @param {number} propensity */
-function chance(propensity) {
-  const times = Math.round(propensity * 100);
-  if (times > 99) return "Nothing: it always has this place in this list";
-  return `If the list were drawn 100 times, it would stand here ${times ? `about ${times} times` : "less than once"}`;
+/** Why it is here and not another. @param {import("../reco.js").Post} post */
+function chance({ source, propensity }) {
+  if (source === "exploration") return "This place: drawn, to try out a post";
+  const others = Math.round((1 - (propensity ?? 1)) * 100);
+  return others && `${others} of 100 places try out other posts; this one does not`;
 }
 
 /** @param {number} hours */
@@ -47,9 +47,9 @@ export function explain(post, badge) {
     ["Source", badge],
     ["Rank", String(post.rank)],
     ["Score", String(post.score)],
-    ["Left to chance", chance(post.propensity ?? 1)],
+    ["Left to chance", chance(post)],
     ["Post", post.post_id],
-  ];
+  ].filter(([, value]) => value);
   part("#why-body").replaceChildren(
     make("p", { textContent: REASONS[post.source] ?? post.reason }),
     make("dl", { className: "pairs" }, ...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)])),
