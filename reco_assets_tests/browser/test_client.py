@@ -369,6 +369,16 @@ def test_an_event_that_spoils_its_batch_is_found_and_dropped(visit: Open, app: A
     assert tab.page.evaluate("() => page.refused") == ["bad_json"]
 
 
+def test_an_event_too_large_for_a_page_to_leave_behind_holds_nothing_up(visit: Open, app: App) -> None:
+    tab = visit(app.user)
+    tab.page.evaluate("id => page.reco.track('share', id, {blob: 'x'.repeat(70000)})", str(app.posts[0]))
+    tab.track("click", app.posts[1])
+    tab.flush()
+    tab.wait_stored(app, click=1)
+    tab.until(lambda: tab.queued() == [])
+    assert tab.page.evaluate("() => page.refused") == ["metadata_too_large"]
+
+
 @pytest.mark.parametrize("later", [{}, {"later": "1"}], ids=["token", "promise"])
 def test_a_token_names_the_user(
     context: BrowserContext, serve: Serve, app: App, later: dict[str, str]

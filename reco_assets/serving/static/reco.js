@@ -111,7 +111,7 @@ export function createReco({ endpoint = "", userId, token, onError = () => {} } 
       if (leaving && !("keepalive" in Request.prototype)) throw 0;
       const headers = { ...(leaving ? authorization() : await renewed()), "Content-Type": "application/json" };
       const signal = AbortSignal.timeout?.(2e4);
-      const response = await fetch(url, { method: "POST", keepalive: true, headers, body, signal });
+      const response = await fetch(url, { method: "POST", keepalive: !batch[0][1][BATCH_CHARS], headers, body, signal });
       const answer = await response.json().catch(() => ({}));
       const stored = answer.tracked >= 0;
       // One event spoils a refused batch: halving finds out which.
