@@ -254,7 +254,7 @@ def test_a_length_that_lies_is_an_error(service: RunningService) -> None:
 
 
 def head(line: str) -> bytes:
-    return f"POST /api/track HTTP/1.1\r\nHost: x\r\nContent-Type: {JSON}\r\n{line}\r\n\r\n".encode()
+    return f"POST /api/track HTTP/1.1\r\nHost: localhost\r\nContent-Type: {JSON}\r\n{line}\r\n\r\n".encode()
 
 
 def connected(service: RunningService) -> socket.socket:
