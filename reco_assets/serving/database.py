@@ -60,8 +60,7 @@ class Database:
         """Close every connection."""
         if self._watch is not None:
             self._watch.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._watch
+            await asyncio.gather(self._watch, return_exceptions=True)
         self._lose("the service has stopped")
         await asyncio.gather(*self._errands, return_exceptions=True)
 
@@ -182,11 +181,15 @@ class Database:
         while True:
             try:
                 await self._ask()
-            except RecoError as error:
+            except Exception as error:  # without a watch nobody would notice that the server is back
+                expected = isinstance(error, RecoError)
                 if lost_at is None:
                     lost_at = time.monotonic()
-                    log.warning("%s", error)
-                self._lose(str(error))
+                    if expected:
+                        log.warning("%s", error)
+                    else:
+                        log.exception("PostgreSQL at %s cannot be watched.", self._connector.where)
+                self._lose(str(error) if expected else f"Watching it failed: {type(error).__name__}.")
                 await asyncio.sleep(_PROBE_EVERY_S)
                 continue
             if lost_at is not None:

@@ -13,11 +13,25 @@ from typing import Final
 
 import psycopg
 
-from reco_assets.errors import DatabaseBusy, DatabaseUnreachable, RecoError, SchemaError
+from reco_assets.errors import (
+    DatabaseBusy,
+    DatabaseUnreachable,
+    RecoError,
+    SchemaError,
+    SettingsError,
+    StorageFull,
+)
 from reco_assets.serving.database import Database
 from reco_assets.serving.metrics import Metrics
 from reco_assets.settings import Settings
-from reco_assets.store.event_writes import EventTable, NewEvent, Outcome, insert_events
+from reco_assets.store.event_writes import (
+    EventTable,
+    NewEvent,
+    Outcome,
+    insert_events,
+    is_refusal,
+    is_trouble,
+)
 
 __all__ = ["EventWriter", "NewEvent", "Outcome"]
 
@@ -37,6 +51,10 @@ class _Waiting:
     outcomes: "asyncio.Future[list[Outcome]]"
     arrived: float
     deadline: float
+
+
+class _Unwritable(DatabaseBusy):
+    """Trying again at once is of no use."""
 
 
 class EventWriter:
@@ -60,6 +78,7 @@ class EventWriter:
         self._collecting = asyncio.Lock()
         self._stopping = False
         self._table: EventTable | None = None
+        self._writable = True
         self._committers: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -150,14 +169,13 @@ class EventWriter:
         try:
             outcomes = await self._stored(events, max(entry.deadline for entry in group))
         except psycopg.Error as error:
-            # The statement is right and the server is there: one of the events is impossible. It must not
-            # cost the others.
-            if len(group) > 1:
-                for entry in group:
-                    await self._commit([entry])
-                return
-            log.error("An event was refused by PostgreSQL: %s", type(error).__name__)
-            _fail(group, error)
+            if not is_refusal(error):
+                _fail(group, error)
+            elif len(group) > 1:
+                await self._commit(group[: len(group) // 2])
+                await self._commit(group[len(group) // 2 :])
+            else:
+                await self._sift(group[0], error)
         except RecoError as error:
             _fail(group, error)
         else:
@@ -168,7 +186,37 @@ class EventWriter:
                     entry.outcomes.set_result(outcomes[start:end])
                 start = end
 
-    async def _stored(self, events: list[NewEvent], deadline: float) -> list[Outcome]:
+    async def _sift(self, entry: _Waiting, error: psycopg.Error) -> None:
+        """Find the events that PostgreSQL refuses, by halves, and store the others."""
+
+        async def sifted(events: Sequence[NewEvent], refusal: psycopg.Error) -> list[Outcome]:
+            if len(events) == 1:
+                log.warning(
+                    "PostgreSQL refuses an event: %s (%s) %s",
+                    type(refusal).__name__,
+                    refusal.sqlstate,
+                    refusal.diag.constraint_name or "",
+                )
+                return ["refused"]
+            outcomes: list[Outcome] = []
+            for half in (events[: len(events) // 2], events[len(events) // 2 :]):
+                try:
+                    outcomes += await self._stored(half, entry.deadline)
+                except psycopg.Error as error:
+                    if not is_refusal(error):
+                        raise
+                    outcomes += await sifted(half, error)
+            return outcomes
+
+        try:
+            outcomes = await sifted(entry.events, error)
+        except (psycopg.Error, RecoError) as other:
+            _fail([entry], other)
+        else:
+            if not entry.outcomes.done():
+                entry.outcomes.set_result(outcomes)
+
+    async def _stored(self, events: Sequence[NewEvent], deadline: float) -> list[Outcome]:
         """Try until it is known what became of the events, or the deadline.
 
         A connection that is lost during COMMIT leaves unknown whether it happened. The ids make another try
@@ -179,6 +227,8 @@ class EventWriter:
         while True:
             try:
                 outcomes = await self._insert(events, deadline)
+            except _Unwritable:
+                raise
             except (DatabaseUnreachable, DatabaseBusy) as error:
                 if isinstance(error, DatabaseUnreachable):
                     self._turn_away(error)
@@ -192,11 +242,9 @@ class EventWriter:
             except SchemaError:
                 self._table = None  # it may be migrated meanwhile
                 raise
-            if uncertain:
-                return ["stored" if outcome == "duplicate" else outcome for outcome in outcomes]
-            return outcomes
+            return _as_ours(events, outcomes) if uncertain else outcomes
 
-    async def _insert(self, events: list[NewEvent], deadline: float) -> list[Outcome]:
+    async def _insert(self, events: Sequence[NewEvent], deadline: float) -> list[Outcome]:
         remaining = deadline - asyncio.get_running_loop().time()
         try:
             async with (
@@ -205,15 +253,47 @@ class EventWriter:
             ):
                 if self._table is None:
                     self._table = await EventTable.read(connection)
-                return await insert_events(connection, self._table, events)
+                try:
+                    outcomes = await insert_events(connection, self._table, events)
+                except psycopg.errors.ReadOnlySqlTransaction:
+                    # The address may lead to another server by now: the next one asks anew.
+                    await connection.close()
+                    raise
         except TimeoutError:
             raise DatabaseBusy(f"No commit within RECO_TRACK_TIMEOUT_S ({self._timeout_s:g} s).") from None
+        except (SettingsError, StorageFull) as error:
+            raise self._unwritable(str(error)) from None
+        except psycopg.Error as error:
+            if is_trouble(error):
+                raise self._unwritable(f"{type(error).__name__}: {error.diag.message_primary}") from None
+            raise
+        if not self._writable:
+            self._writable = True
+            log.warning("PostgreSQL takes events again.")
+        return outcomes
+
+    def _unwritable(self, reason: str) -> "_Unwritable":
+        """The server is there and takes no events, which passes; the log says so once."""
+        if self._writable:
+            self._writable = False
+            log.error("PostgreSQL takes no events: %s", reason)
+        return _Unwritable("PostgreSQL is there, but takes no events. The log says why.")
 
     def _turn_away(self, error: RecoError) -> None:
         """Nothing of what still queues has been tried: its senders can be told at once."""
         _fail(self._queue, error)
         self._queue.clear()
         self._n_queued = 0
+
+
+def _as_ours(events: Sequence[NewEvent], outcomes: list[Outcome]) -> list[Outcome]:
+    """What is there after a commit of which nobody knew: ours, once for each id."""
+    ours: list[Outcome] = []
+    seen: set[int] = set()
+    for event, outcome in zip(events, outcomes, strict=True):
+        ours.append("stored" if outcome == "duplicate" and event.id.int not in seen else outcome)
+        seen.add(event.id.int)
+    return ours
 
 
 def _fail(entries: "Sequence[_Waiting] | deque[_Waiting]", error: Exception) -> None:

@@ -84,7 +84,7 @@ async def _checks(service: Service) -> dict[str, Check]:
     try:
         async with service.primary.connection(timeout_s=_TIMEOUT_S) as connection:
             state = await asyncio.wait_for(service_state(connection), _TIMEOUT_S)
-        checks["database"] = Check(state="ok", detail="answers")
+        checks["database"] = _database(state)
     except SchemaError as error:
         checks["database"] = Check(state="ok", detail="answers")
         checks["schema"] = Check(state="failed", detail=str(error))
@@ -102,6 +102,14 @@ async def _checks(service: Service) -> dict[str, Check]:
         )
     checks["model"] = _model(service, asked=state is not None)
     return checks
+
+
+def _database(state: ServiceState) -> Check:
+    if state.writable:
+        return Check(state="ok", detail="answers")
+    return Check(
+        state="failed", detail="is read-only, events are turned away: point RECO_DATABASE_URL at the primary"
+    )
 
 
 async def _schema(state: ServiceState) -> Check:

@@ -305,8 +305,9 @@ def _parse(text: bytes) -> Any:
         if "escape" not in str(error) and "surrogate" not in str(error):
             raise _no_json(str(error)) from None
         return _parse_slowly(text)
-    # A name that occurs twice is lost in a dict, and its colon with it. Which one counts would be a guess.
-    if to_json(content).count(b":") != text.count(b":"):
+    # A name that occurs twice is lost in a dict, and its colon with it. Which one counts would be a guess. An
+    # escaped colon, which to_json writes as itself, would make up for the lost one.
+    if rb"\u003" in text or to_json(content).count(b":") != text.count(b":"):
         return _parse_slowly(text)
     return content
 

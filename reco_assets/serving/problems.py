@@ -59,6 +59,7 @@ _MEANINGS: Final = {
     403: "The credentials are not for this user.",
     404: "There is no such thing.",
     405: "The path has no such method.",
+    408: "The body did not arrive within RECO_TRACK_TIMEOUT_S.",
     413: "The body is larger than RECO_TRACK_MAX_BODY_BYTES.",
     415: "The body's type is not JSON.",
     422: "A part of the request is out of range.",
@@ -106,8 +107,15 @@ def install(app: FastAPI) -> None:
             return error_response(400, "bad_input", str(error))
         if error.transient:
             return unavailable()
-        log.error("%s in %s: %s", type(error).__name__, request.url.path, error)
+        # The route, not the path: that may hold ids.
+        log.error("%s in %s: %s", type(error).__name__, route_of(request.scope), error)
         return internal_error()
+
+
+def route_of(scope: Mapping[str, Any]) -> str:
+    """The route's own path, its parameters as names; "other" for a path that nobody serves."""
+    route: str = getattr(scope.get("route"), "path", "other")
+    return route
 
 
 def unavailable() -> Response:

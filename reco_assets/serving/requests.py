@@ -13,11 +13,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reco_assets.serving.logs import set_request_id
 from reco_assets.serving.metrics import Metrics
-from reco_assets.serving.problems import internal_error
+from reco_assets.serving.problems import internal_error, route_of
 
 log = logging.getLogger(__name__)
 
 REQUEST_ID_HEADER: Final = b"x-request-id"
+_NO_ANSWER: Final = 499
+"""The status, in metrics and logs, of a request that ended without an answer."""
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 _SECURITY_HEADERS: Final = {
@@ -68,12 +70,13 @@ class RequestEnvelope:
         try:
             await self._app(scope, receive, send_marked)
         except Exception:
-            log.exception("request failed", extra={"method": scope["method"], "path": scope["path"]})
+            log.exception("request failed", extra={"method": scope["method"], "route": route_of(scope)})
             if not status:
                 await internal_error()(scope, receive, send_marked)
         finally:
             took = time.perf_counter() - began
-            route = getattr(scope.get("route"), "path", "other")
+            route = route_of(scope)
+            status = status or _NO_ANSWER
             self._metrics.requests.labels(route, str(status), scope["state"].get("reco_source", "")).observe(
                 took
             )

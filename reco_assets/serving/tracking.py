@@ -1,5 +1,6 @@
 """`POST /api/track`: events come in, and are acknowledged once they are committed."""
 
+import asyncio
 from collections import Counter
 from typing import Any, Final
 from uuid import UUID
@@ -11,19 +12,20 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from reco_assets.errors import RecoError
-from reco_assets.serving.event_writer import NewEvent, Outcome
 from reco_assets.serving.identity import acting_user
 from reco_assets.serving.incoming_events import CheckedEvents, EventError, EventReader
 from reco_assets.serving.problems import Problem, documented
 from reco_assets.serving.service import Service
+from reco_assets.settings import Settings
 
 router = APIRouter()
 
 _MEDIA_TYPES: Final = ("application/json", "text/plain")
 """A page that closes can send text/plain only without asking for permission first (`sendBeacon`)."""
-_UNKNOWN: Final = {
+_NOT_STORED: Final = {
     "unknown_post": "There is no such post (any more). Drop the event.",
     "unknown_user": "There is no such user. Drop the event.",
+    "refused": "A rule of the database (a constraint, a trigger) refuses the event. Drop it.",
 }
 
 
@@ -100,7 +102,7 @@ def _request_body() -> dict[str, Any]:
 @router.post(
     "/api/track",
     response_model=Tracked,
-    responses=documented(400, 401, 403, 413, 415, 422, 503),
+    responses=documented(400, 401, 403, 408, 413, 415, 422, 503),
     openapi_extra=_request_body(),
     tags=["tracking"],
 )
@@ -120,7 +122,7 @@ async def track(request: Request) -> Response:
         service.identity.admit(request)
     else:
         subject = acting_user(request, None)
-    body = reader.read(await _read(request, service.settings.track_max_body_bytes))
+    body = reader.read(await _body(request, service.settings))
     if subject is None or body.named not in (None, subject):
         subject = acting_user(request, body.named)
     checked = reader.check(body.items, subject, service.clock())
@@ -144,24 +146,17 @@ async def track(request: Request) -> Response:
 async def _write(
     service: Service, checked: CheckedEvents
 ) -> tuple[int, int, list[EventError], "Counter[str]"]:
-    first: dict[int, NewEvent] = {}  # by the id as a number, whose hash costs a tenth of a UUID's
-    for event in checked.events:
-        first.setdefault(event.id.int, event)
     try:
-        written = await service.writer.write(list(first.values()))
+        outcomes = await service.writer.write(checked.events)
     except RecoError:
         _count(service, Counter(unavailable=len(checked.events)))
         raise
-    outcomes: dict[int, Outcome] = dict(zip(first, written, strict=True))
     errors = list(checked.errors)
     counts: Counter[str] = Counter(error.code for error in errors)
-    for index, event in zip(checked.indexes, checked.events, strict=True):
-        outcome = outcomes[event.id.int]
-        if outcome == "stored" and first[event.id.int] is not event:
-            outcome = "duplicate"
+    for index, outcome in zip(checked.indexes, outcomes, strict=True):
         counts[outcome] += 1
-        if outcome in _UNKNOWN:
-            errors.append(EventError(index, outcome, _UNKNOWN[outcome]))
+        if outcome in _NOT_STORED:
+            errors.append(EventError(index, outcome, _NOT_STORED[outcome]))
     errors.sort(key=lambda error: error.index)
     return counts["stored"], counts["duplicate"], errors, counts
 
@@ -187,6 +182,21 @@ def _check_type(request: Request) -> None:
         raise Problem(415, "unsupported_type", f"Content-Type has {parameters.strip()[:60]!r}; send UTF-8.")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Problem(415, "unsupported_encoding", "Compressed bodies are not read. Send it plain.")
+
+
+async def _body(request: Request, settings: Settings) -> bytes:
+    """The body, if it comes in time: a caller who sends a byte now and then must not hold a request open."""
+    try:
+        async with asyncio.timeout(settings.track_timeout_s):
+            return await _read(request, settings.track_max_body_bytes)
+    except TimeoutError:
+        raise Problem(
+            408,
+            "body_too_slow",
+            f"The body did not arrive within RECO_TRACK_TIMEOUT_S ({settings.track_timeout_s:g} s). Send it "
+            "again, in smaller batches.",
+            {"Connection": "close"},
+        ) from None
 
 
 async def _read(request: Request, most_bytes: int) -> bytes:

@@ -10,9 +10,14 @@ from psycopg import sql
 
 from reco_assets.errors import DatabaseBusy, SchemaError
 
-Outcome = Literal["stored", "duplicate", "unknown_post", "unknown_user"]
+Outcome = Literal["stored", "duplicate", "unknown_post", "unknown_user", "refused"]
+"""`refused`: the app's own rules (a constraint, a trigger) do not let PostgreSQL take the event."""
 
 _ATTEMPTS: Final = 5
+_ABOUT_THE_ROW: Final = ("22", "23", "44", "P0")
+"""Classes of errors: the data, a constraint, a view's check, what a trigger raises."""
+_ABOUT_THE_SERVER: Final = ("53", "58")
+"""Classes of errors: it has too little of something; its system fails."""
 
 _COLUMNS: Final = ("id", "user_id", "post_id", "interaction_type", "metadata")
 _TYPES: Final = """
@@ -58,6 +63,16 @@ class NewEvent:
     post_id: UUID
     interaction_type: str
     metadata: bytes | None
+
+
+def is_refusal(error: psycopg.Error) -> bool:
+    """Whether one of the rows is to blame, and the others could be stored without it."""
+    return (error.sqlstate or "").startswith(_ABOUT_THE_ROW)
+
+
+def is_trouble(error: psycopg.Error) -> bool:
+    """Whether the server is in a state that passes, and the same rows can be stored later."""
+    return (error.sqlstate or "").startswith(_ABOUT_THE_SERVER)
 
 
 class EventTable:

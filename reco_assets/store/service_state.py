@@ -1,4 +1,4 @@
-"""What the service's health rests on: the schema's revision and the live generation. Async."""
+"""What the service's health rests on: schema, live generation, a server that writes. Async."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _STATE = """
 SELECT (SELECT version_num FROM reco_alembic_version) AS revision,
+       NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off' AS writable,
        g.id, g.model_version, g.published_at, g.n_users, g.n_recommendations
 FROM (SELECT) AS one
 LEFT JOIN recommendation_generations g ON g.status = 'live'
@@ -35,10 +36,12 @@ class ServiceState:
 
     Attributes:
         revision: of the schema; None in an empty version table.
+        writable: whether the server takes events; false on a standby.
         live: None before the first publication.
     """
 
     revision: str | None
+    writable: bool
     live: LiveLists | None
 
 
@@ -57,5 +60,5 @@ async def service_state(connection: "AsyncConnection[TupleRow]") -> ServiceState
     """
     row = await (await connection.execute(_STATE)).fetchone()
     assert row is not None
-    revision, *live = row
-    return ServiceState(revision, LiveLists(*live) if live[0] is not None else None)
+    revision, writable, *live = row
+    return ServiceState(revision, writable, LiveLists(*live) if live[0] is not None else None)

@@ -134,6 +134,26 @@ def test_a_query_that_was_cancelled_does_not_answer_the_next_one(settings: Setti
     run(test())
 
 
+def test_an_error_that_nobody_thought_of_does_not_end_the_watch(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def failing(*_: Any) -> None:
+        raise ValueError("nobody thought of it")
+
+    async def test() -> None:
+        async with opened(settings) as database:
+            with monkeypatch.context() as patched:
+                patched.setattr("reco_assets.serving.database.ask", failing)
+                database._suspected.set()
+                while database.available:
+                    await asyncio.sleep(0.01)
+            assert await database.wait_available(5)
+            async with database.connection(timeout_s=2) as connection:
+                assert await one(connection, "SELECT 1") == 1
+
+    run(test())
+
+
 def test_one_terminated_connection_is_no_lost_server(settings: Settings) -> None:
     async def test() -> None:
         async with opened(settings) as database:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
+from reco_assets.errors import SchemaError
 from reco_assets.serving.logs import configure
 from reco_assets_tests.serving.conftest import Serve
-from reco_assets_tests.store.published import make_world, post, user
+from reco_assets_tests.store.published import make_world, post, run_sql, user
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +82,55 @@ def test_what_fails_inside_tells_the_client_nothing(
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
     assert "secret" not in answer.text
     assert "SELECT secret FROM place" in capfd.readouterr().err  # the log has it
+
+
+def test_what_postgresql_says_about_a_row_is_not_in_the_log(
+    serve: Serve, engine: sa.Engine, capfd: pytest.CaptureFixture[str]
+) -> None:
+    make_world(engine)
+    run_sql(engine, "ALTER TABLE user_interactions ADD CONSTRAINT a_rule CHECK (metadata IS NULL)")
+    running = serve()
+
+    @running.app.post("/broken/{user_id}")
+    async def broken(user_id: str) -> None:
+        async with running.service.primary.connection(timeout_s=5) as connection:
+            await connection.execute(
+                "INSERT INTO user_interactions (user_id, post_id, interaction_type, metadata) "
+                "VALUES (%s, %s, 'view', %s)",
+                (user_id, str(post(1)), '{"secret": "plum"}'),
+            )
+
+    @running.app.post("/expected/{user_id}")
+    async def expected(user_id: str) -> None:
+        raise SchemaError("something is missing")
+
+    event = {"post_id": str(post(1)), "interaction_type": "view", "metadata": {"secret": "plum"}}
+    tracked = running.client.post("/api/track", json={"user_id": str(user(1)), **event})
+    assert (tracked.status_code, tracked.json()["error"]["code"]) == (422, "refused")
+    for path in ("broken", "expected"):
+        assert running.client.post(f"/{path}/{user(1)}").status_code == 500
+    written = capfd.readouterr().err
+    assert "a_rule" in written
+    assert "psycopg.errors.CheckViolation: 23514" in written
+    assert "/broken/{user_id}" in written
+    assert "SchemaError in /expected/{user_id}" in written
+    assert str(user(1)) not in written
+    assert str(post(1)) not in written
+    assert "plum" not in written
+
+
+def test_tracebacks_show_what_led_to_what(capfd: pytest.CaptureFixture[str]) -> None:
+    configure("error", "json")
+    try:
+        try:
+            raise KeyError("first")
+        except KeyError as error:
+            raise ExceptionGroup("second", [ValueError("within")]) from error
+    except ExceptionGroup:
+        logging.getLogger("anything").exception("It failed.")
+    shown = json.loads(capfd.readouterr().err)["exception"]
+    places = [shown.index(text) for text in ("KeyError: 'first'", "second", "ValueError: within")]
+    assert places == sorted(places)
 
 
 @pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])

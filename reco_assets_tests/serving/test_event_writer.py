@@ -120,16 +120,65 @@ def test_concurrent_requests_with_the_same_ids_store_each_once(world: Settings) 
     assert stored(world) == Counter({str(each): 1 for each in ids})
 
 
-def test_an_event_that_postgresql_refuses_costs_only_its_own_request(world: Settings) -> None:
+def test_an_event_that_postgresql_refuses_costs_nothing_but_itself(world: Settings) -> None:
     async def test() -> None:
         async with writing(world, track_commit_ms=50.0) as (writer, _, _):
+            impossible = event(metadata=b'{"a": "\\u0000"}')
             requests = [writer.write([event()]) for _ in range(5)]
-            requests.insert(2, writer.write([event(metadata=b'{"a": "\\u0000"}')]))
-            results = await asyncio.gather(*requests, return_exceptions=True)
-            assert isinstance(results.pop(2), psycopg.DataError)
-            assert results == [["stored"]] * 5
+            requests.insert(2, writer.write([impossible]))
+            requests.append(writer.write([event(), event(2, 99), event(), impossible, event()]))
+            *single, batch = await asyncio.gather(*requests)
+            assert single == [["stored"], ["stored"], ["refused"], ["stored"], ["stored"], ["stored"]]
+            assert batch == ["stored", "unknown_post", "stored", "refused", "stored"]
 
     run(test())
+    assert stored(world).total() == 8
+
+
+def test_a_mistake_in_the_table_is_nobody_s_fault_and_drops_no_event(
+    world: Settings, engine: sa.Engine
+) -> None:
+    async def test() -> None:
+        async with writing(world) as (writer, _, _):
+            broken = (
+                "CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN 1/0 || f(); END'"
+            )
+            trigger = (
+                "CREATE TRIGGER t BEFORE INSERT ON user_interactions FOR EACH ROW EXECUTE FUNCTION broken()"
+            )
+            await asyncio.to_thread(run_sql, engine, broken, trigger)
+            with pytest.raises(psycopg.ProgrammingError):
+                await writer.write([event(), event()])
+
+    run(test())
+
+
+def test_a_server_that_is_read_only_turns_events_away_and_takes_them_once_it_is_not(
+    world: Settings, engine: sa.Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = engine.url.database
+    as_standby = f"ALTER DATABASE {name} SET default_transaction_read_only = on"
+    as_primary = f"ALTER DATABASE {name} RESET default_transaction_read_only"
+
+    async def test() -> None:
+        await asyncio.to_thread(run_sql, engine, as_standby)
+        async with writing(world) as (writer, _, _):
+            for _ in range(3):
+                async with asyncio.timeout(2):  # at once, not after RECO_TRACK_TIMEOUT_S
+                    with pytest.raises(DatabaseBusy, match="takes no events"):
+                        await writer.write([event()])
+            # The engine's session is older than the change.
+            await asyncio.to_thread(run_sql, engine, as_primary)
+            while True:
+                try:
+                    assert await writer.write([event()]) == ["stored"]
+                    break
+                except (DatabaseBusy, DatabaseUnreachable):
+                    await asyncio.sleep(0.05)
+
+    run(test())
+    assert caplog.text.count("PostgreSQL takes no events: ") == 1
+    assert stored(world).total() == 1
 
 
 def test_a_full_queue_turns_away_at_once_and_keeps_what_it_took(world: Settings) -> None:

@@ -177,6 +177,8 @@ def test_what_is_shown_of_a_wrong_value_is_short() -> None:
         (b'"text"', 400, "bad_body"),
         (b'{"a": 1, "a": 1}', 400, "duplicate_key"),
         (b'{"metadata": {"a": {"b": 1, "b": 2}}}', 400, "duplicate_key"),
+        (b'{"a": 1, "a": "\\u003a"}', 400, "duplicate_key"),
+        (b'{"a": 1, "a": "\\u003A"}', 400, "duplicate_key"),
         (b'{"user_id": "x"}', 422, "bad_user_id"),
         (b'{"user_id": 5}', 422, "bad_user_id"),
         (b'{"user_id": null, "userId": null}', 422, "field_twice"),

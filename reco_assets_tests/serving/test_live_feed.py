@@ -124,8 +124,11 @@ def test_the_log_does_not_say_whose_page_it_is(
     assert str(user(1)) not in caplog.text
 
 
-def test_without_a_user_there_is_nothing_to_tell(service: RunningService) -> None:
+def test_without_a_user_there_is_nothing_to_tell(
+    service: RunningService, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert refused(service) == (400, "user_id_missing")
+    assert "handshake" not in capfd.readouterr().err  # the caller's mistake, which is no news
 
 
 def test_a_service_that_stops_says_so(settings: Settings) -> None:

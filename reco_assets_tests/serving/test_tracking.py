@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from reco_assets.settings import Settings
 from reco_assets.store.database import native_url
 from reco_assets_tests.serving.conftest import RunningService, Serve
-from reco_assets_tests.store.published import make_world, post, user
+from reco_assets_tests.store.published import make_world, post, run_sql, user
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +91,43 @@ def test_good_events_of_a_mixed_batch_are_stored_and_bad_ones_reported_by_index(
     ]
     assert all(error["message"] for error in content["errors"])
     assert len(rows(settings)) == 2
+
+
+def test_of_an_id_that_comes_twice_the_event_counts_that_can_be_stored(
+    service: RunningService, settings: Settings
+) -> None:
+    event_id = str(uuid4())
+    answer = service.client.post(
+        "/api/track",
+        json=batch(an_event(99, id=event_id), an_event(2, id=event_id), an_event(2, id=event_id)),
+    ).json()
+    assert (answer["tracked"], answer["duplicates"]) == (1, 1)
+    assert [(error["index"], error["code"]) for error in answer["errors"]] == [(0, "unknown_post")]
+    assert rows(settings, "id::text, post_id") == [(event_id, post(2))]
+
+
+def test_an_event_that_the_app_s_own_rules_refuse_is_reported_by_index(
+    service: RunningService, settings: Settings, engine: sa.Engine
+) -> None:
+    rule = f"ALTER TABLE user_interactions ADD CHECK (post_id <> '{post(3)}')"
+    run_sql(engine, rule)
+    answer = service.client.post("/api/track", json=batch(*(an_event(number) for number in range(1, 7))))
+    content = answer.json()
+    assert (answer.status_code, content["tracked"]) == (200, 5)
+    assert [(error["index"], error["code"]) for error in content["errors"]] == [(2, "refused")]
+    single = service.client.post("/api/track", json={**an_event(3), "user_id": str(user(1))})
+    assert (single.status_code, single.json()["error"]["code"]) == (422, "refused")
+    assert len(rows(settings)) == 5
+
+
+def test_a_server_that_is_read_only_is_a_reason_to_try_again(serve: Serve, engine: sa.Engine) -> None:
+    run_sql(engine, f"ALTER DATABASE {engine.url.database} SET default_transaction_read_only = on")
+    client = serve(realtime=False).client
+    answer = client.post("/api/track", json=batch(an_event()))
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    ready = client.get("/api/health/ready")
+    assert (ready.status_code, ready.json()["checks"]["database"]["state"]) == (503, "failed")
+    assert "read-only" in ready.json()["checks"]["database"]["detail"]
 
 
 def test_a_batch_of_bad_events_only_is_still_told_by_index(service: RunningService) -> None:
@@ -266,6 +303,6 @@ def test_events_are_counted_by_outcome(service: RunningService) -> None:
 
 def test_the_schema_describes_both_bodies_and_every_status(service: RunningService) -> None:
     operation = service.client.get("/openapi.json").json()["paths"]["/api/track"]["post"]
-    assert set(operation["responses"]) == {"200", "400", "401", "403", "413", "415", "422", "503"}
+    assert set(operation["responses"]) == {"200", "400", "401", "403", "408", "413", "415", "422", "503"}
     assert set(operation["requestBody"]["content"]) == {"application/json", "text/plain"}
     assert "$ref" not in json.dumps(operation["requestBody"])
