@@ -1,8 +1,9 @@
 """`GET /api/recommendations/{user_id}`: the list from live votes, and why each post is in it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from datetime import datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Final
 from uuid import UUID
 
@@ -11,13 +12,15 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from reco_assets.serving.identity import acting_user
-from reco_assets.serving.live_filter import LiveFilter, Wish
+from reco_assets.serving.live_filter import LiveFilter, Wish, complain, degraded_by
 from reco_assets.serving.problems import documented
-from reco_assets.serving.realtime import LiveList, LivePost
+from reco_assets.serving.realtime import LiveExplanations, LiveList, LivePost
+from reco_assets.store.known_users import known_users
 
 if TYPE_CHECKING:
     from reco_assets.recommender.explanation import Voter
     from reco_assets.recommender.live_lists import ExplainedPost
+    from reco_assets.serving.realtime import Realtime
     from reco_assets.serving.service import Service
 
 router = APIRouter(tags=["recommendations"])
@@ -63,7 +66,7 @@ class RecommendationsMetadata(BaseModel):
 
     request_id: str
     state: str = Field(description="Of real-time recommendations: off, loading, ready or late.")
-    reason: str | None = Field(description="Why the list is empty.")
+    reason: str | None = Field(description="Why the list is empty, or nothing in it explained.")
     degraded: str | None = Field(description="Why the posts were not filtered by the database.")
     model_version: str | None
     generation_id: UUID | None
@@ -104,9 +107,9 @@ async def recommendations(
         deadline=asyncio.get_running_loop().time() + service.settings.feed_timeout_s,
     )
     live_filter = LiveFilter(service, wish)
-    live = await service.realtime.recommend(user_id, limit + _SPARE)
-    posts = [] if live is None else await _allowed(live, live_filter, limit)
-    explained = await service.realtime.explain(user_id, [post.post_id for post in posts])
+    found = _Found()
+    await found.look(service.realtime, live_filter, user_id, limit)
+    live, posts, explained = found.live, found.posts, found.explained
     why = {} if explained is None else {UUID(bytes=each.post_id): each for each in explained.posts}
     as_of = wish.now if explained is None else explained.as_of
     names_readers = service.identity.names_anybody
@@ -118,14 +121,14 @@ async def recommendations(
                 rank=rank,
                 score=post.score,
                 **_facts(live_filter, post.post_id),
-                explanation=_explanation(why.get(post.post_id), as_of, names_readers),
+                explanation=_explanation(why.get(post.post_id), as_of, names_readers, found.gone),
             )
             for rank, post in enumerate(posts, start=1)
         ],
         metadata=RecommendationsMetadata(
             request_id=request.scope["state"]["reco_request_id"],
             state=service.realtime.state,
-            reason=None if posts else _why_empty(service, live),
+            reason=found.reason,
             degraded=live_filter.degraded,
             model_version=None if live is None else live.model_version,
             generation_id=None if live is None else live.generation_id,
@@ -136,9 +139,62 @@ async def recommendations(
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-async def _allowed(live: LiveList, live_filter: LiveFilter, limit: int) -> list[LivePost]:
-    await live_filter.ask(str(post.post_id) for post in live.posts)
-    return [post for post in live.posts if live_filter.admits(str(post.post_id))][:limit]
+class _Found:
+    """What there is to answer.
+
+    Attributes:
+        live: the list as it was made; None without one.
+        posts: those of it that the user may see.
+        explained: why; None where that failed.
+        reason: why there are no posts, or no explanations; None if there are.
+        gone: readers whom the app no longer has. Live votes count them until the next publication.
+    """
+
+    def __init__(self) -> None:
+        self.live: LiveList | None = None
+        self.posts: list[LivePost] = []
+        self.explained: LiveExplanations | None = None
+        self.reason: str | None = None
+        self.gone: Set[UUID] = frozenset()
+
+    async def look(self, realtime: "Realtime", live_filter: LiveFilter, user_id: UUID, limit: int) -> None:
+        """Find it; failures end as a reason."""
+        try:
+            self.live = await realtime.recommend(user_id, limit + _SPARE)
+        except Exception as error:
+            complain("A real-time list failed.", error)
+            self.reason = "recommendations_failed"
+            return
+        if self.live is not None:
+            await live_filter.ask(str(post.post_id) for post in self.live.posts)
+            allowed = (post for post in self.live.posts if live_filter.admits(str(post.post_id)))
+            self.posts = list(islice(allowed, limit))
+        try:
+            self.explained = await realtime.explain(user_id, [post.post_id for post in self.posts])
+        except Exception as error:
+            complain("Real-time recommendations could not be explained.", error)
+            self.reason = "explanations_failed"
+        await self._without_deleted_users(live_filter, user_id)
+        if not self.posts and self.reason != "unknown_user":
+            off = realtime.state in ("off", "loading")
+            empty = "unknown_user" if self.live is None else "no_recommendations"
+            self.reason = f"realtime_{realtime.state}" if off else empty
+
+    async def _without_deleted_users(self, live_filter: LiveFilter, user_id: UUID) -> None:
+        if self.live is None or live_filter.degraded is not None:
+            return
+        explained = () if self.explained is None else self.explained.posts
+        readers = {UUID(bytes=reader) for each in explained for reader in each.voter_ids[:_NAMED_READERS]}
+        try:
+            known = await live_filter.query(
+                live_filter.time_left(), lambda connection: known_users(connection, {user_id, *readers})
+            )
+        except Exception as error:
+            live_filter.degraded = degraded_by(error)
+            return
+        self.gone = readers - known
+        if user_id not in known:
+            self.live, self.posts, self.explained, self.reason = None, [], None, "unknown_user"
 
 
 def _facts(live_filter: LiveFilter, post_id: UUID) -> dict[str, str | datetime | None]:
@@ -146,14 +202,8 @@ def _facts(live_filter: LiveFilter, post_id: UUID) -> dict[str, str | datetime |
     return {"title": facts.title, "author_id": facts.author_id, "created_at": facts.created_at}
 
 
-def _why_empty(service: "Service", live: LiveList | None) -> str:
-    if service.realtime.state in ("off", "loading"):
-        return f"realtime_{service.realtime.state}"
-    return "unknown_user" if live is None else "no_recommendations"
-
-
 def _explanation(
-    explained: "ExplainedPost | None", as_of: datetime, names_readers: bool
+    explained: "ExplainedPost | None", as_of: datetime, names_readers: bool, gone: Set[UUID]
 ) -> PostExplanation | None:
     """A token's subject learns that there were readers, not who: no ids, coarse times and likeness."""
     if explained is None:
@@ -161,12 +211,15 @@ def _explanation(
     why = explained.explanation
     readers = [
         SimilarReader(
-            user_id=UUID(bytes=reader) if names_readers else None,
+            user_id=reader if names_readers else None,
             similarity=round(voter.similarity, 4 if names_readers else 1),
             hours_ago=round(_hours(voter, as_of), 3 if names_readers else 0),
             share=round(voter.share, 4 if names_readers else 2),
         )
-        for voter, reader in zip(why.voters[:_NAMED_READERS], explained.voter_ids, strict=False)
+        for voter, reader in zip(
+            why.voters[:_NAMED_READERS], (UUID(bytes=each) for each in explained.voter_ids), strict=False
+        )
+        if reader not in gone
     ]
     return PostExplanation(
         summary=_in_words(why.voters, as_of),

@@ -36,6 +36,11 @@ class FeedChanges:
         with self._lock:
             return sum(len(queues) for queues in self._queues.values())
 
+    def pages_of(self, user_id: UUID) -> int:
+        """How many pages this user has open."""
+        with self._lock:
+            return len(self._queues.get(user_id.bytes, ()))
+
     def subscribe(self, user_id: UUID) -> "asyncio.Queue[Message | None]":
         """Messages for a page of this user; None ends them."""
         queue: asyncio.Queue[Message | None] = asyncio.Queue(_WAITING)

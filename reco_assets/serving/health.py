@@ -85,9 +85,12 @@ async def _checks(service: Service) -> dict[str, Check]:
         async with service.primary.connection(timeout_s=_TIMEOUT_S) as connection:
             state = await asyncio.wait_for(service_state(connection), _TIMEOUT_S)
         checks["database"] = _database(state)
-    except SchemaError as error:
+    except SchemaError:
         checks["database"] = Check(state="ok", detail="answers")
-        checks["schema"] = Check(state="failed", detail=str(error))
+        # Without the error, which names the server: anybody may read this.
+        checks["schema"] = Check(
+            state="failed", detail="a table, a column or a right on it is missing: run `reco migrate`"
+        )
     except (RecoError, TimeoutError):
         checks["database"] = Check(state="failed", detail="cannot be reached, or is too slow to answer")
     if state is not None:
@@ -136,7 +139,6 @@ def _age(service: Service, state: ServiceState) -> Check:
 def _model(service: Service, *, asked: bool) -> Check:
     realtime = service.realtime
     if not asked and realtime.state != "ready":
-        # The reason would name the server's address, and anybody may read this.
         return Check(
             state="failed" if realtime.state == "loading" else "degraded",
             detail=f"real-time recommendations are {realtime.state}: the database cannot be asked",
@@ -146,5 +148,5 @@ def _model(service: Service, *, asked: bool) -> Check:
     if realtime.state == "ready":
         return Check(state="ok", detail=f"{realtime.model_version}, live votes as of {realtime.as_of}")
     return Check(
-        state="degraded", detail=f"real-time recommendations are {realtime.state}: {realtime.reason}"
+        state="degraded", detail=f"real-time recommendations are {realtime.state}: {realtime.public_reason}"
     )

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 router = APIRouter(tags=["feeds"])
 
 _GOING_AWAY: Final = 1001
+_MOST_OF_ONE_USER: Final = 10
+"""Pages; one user must not take everybody's."""
 _MOST_INCOMING: Final = 1000
 """Messages a page may send, which it has no reason to."""
 
@@ -34,6 +36,13 @@ async def live_feed(socket: WebSocket, user_id: Annotated[UUID | None, Query()] 
     try:
         service.identity.check_page(socket)  # CORS does not cover WebSockets
         user = acting_user(socket, user_id)
+        if changes.pages_of(user) >= _MOST_OF_ONE_USER:
+            raise Problem(
+                429,
+                "too_many_sockets",
+                f"This user has {_MOST_OF_ONE_USER} pages connected, as many as one user may. Close some.",
+                {"Retry-After": "30"},
+            )
         if len(changes) >= service.settings.live_feed_sockets:
             raise Problem(
                 503,
@@ -57,12 +66,12 @@ async def live_feed(socket: WebSocket, user_id: Annotated[UUID | None, Query()] 
 async def _relay(socket: WebSocket, messages: "asyncio.Queue[Message | None]") -> None:
     """Pass messages on until the page leaves or the service stops."""
     leaving = asyncio.create_task(_until_it_leaves(socket))
+    waiting: asyncio.Task[Message | None] | None = None
     try:
         while True:
             waiting = asyncio.create_task(messages.get())
             await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if leaving.done():
-                waiting.cancel()
                 return
             message = waiting.result()
             if message is None:
@@ -72,6 +81,8 @@ async def _relay(socket: WebSocket, messages: "asyncio.Queue[Message | None]") -
     except (WebSocketDisconnect, RuntimeError):  # it left in the middle of a message
         return
     finally:
+        if waiting is not None:
+            waiting.cancel()  # the service may end this while nothing is done
         leaving.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await leaving

@@ -14,10 +14,10 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 from uuid import UUID
 
-from reco_assets.errors import RecoError
+from reco_assets.errors import CorruptArtifact, MissingUpstream, RecoError
 from reco_assets.serving.feed_changes import FeedChanges
 from reco_assets.serving.generation_watch import GenerationWatch, translated
 from reco_assets.serving.loaded_model import LoadedModel, load_model
@@ -25,15 +25,17 @@ from reco_assets.settings import Settings
 
 if TYPE_CHECKING:
     from reco_assets.recommender.live_lists import ExplainedPost, LiveState
-    from reco_assets.serving.database import Database
     from reco_assets.store.live_events import LiveModel
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 RealtimeState = Literal["off", "loading", "ready", "late"]
 
 _SHARE_OF_A_CORE: Final = 0.05
 _LATE_AFTER_S: Final = 5.0
+"""Behind the time that was planned for a look. The more a look costs, the further apart they are planned."""
 _RETRY_S: Final = 10.0
 _RECONNECT_S: Final = 0.5
 _LONGEST_STOP_S: Final = 5.0
@@ -87,17 +89,16 @@ class Realtime:
     """The real-time tier of one process.
 
     Args:
-        reads: not used: events and notifications come from the primary, a replica may lag.
-        settings: of the service.
+        settings: of the service; events and notifications come from the primary, a replica may lag.
         clock: what time it is; a replay sets its own.
 
     Attributes:
-        reason: why it is off, loading or late; empty when ready.
+        reason: why it is off, loading or late; empty when ready. For the log: it may name servers and files.
+        public_reason: the same for anybody's eyes.
         changes: tells open pages that their feed has changed.
     """
 
-    def __init__(self, reads: "Database | None", settings: Settings, clock: Callable[[], datetime]) -> None:
-        del reads
+    def __init__(self, settings: Settings, clock: Callable[[], datetime]) -> None:
         self._settings = settings
         self._clock = clock
         self._current: _Current | None = None
@@ -107,7 +108,9 @@ class Realtime:
         self._failed: tuple[LiveModel, float] | None = None
         self._first_look = True
         self._caught_up = 0.0
-        self.reason = "not started"
+        self._next_look = 0.0
+        self._look_failed = False
+        self.reason = self.public_reason = "not started"
         self.changes = FeedChanges()
         self._watch = GenerationWatch(settings)
         self._thread: threading.Thread | None = None
@@ -120,8 +123,8 @@ class Realtime:
     def state(self) -> RealtimeState:
         """`ready`: lists are as of now. `late`: events cannot be read; lists are of what is known."""
         if self._current is not None:
-            late = time.monotonic() - self._caught_up > max(_LATE_AFTER_S, 3 * self._settings.realtime_tick_s)
-            return "late" if late else "ready"
+            overdue = time.monotonic() - self._next_look > _LATE_AFTER_S
+            return "late" if self._look_failed or overdue else "ready"
         if not self._settings.realtime or not self._running:
             return "off"
         return "loading" if self._first_look or self._loading is not None else "off"
@@ -154,7 +157,7 @@ class Realtime:
         self.changes.loop = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor(self._settings.realtime_threads, thread_name_prefix="reco-realtime")
         self._thread = threading.Thread(target=self._run, name="reco-live-votes", daemon=True)
-        self.reason = (
+        self.reason = self.public_reason = (
             "the database has not been asked yet" if self._settings.realtime else "RECO_REALTIME is off"
         )
         self._thread.start()
@@ -171,32 +174,25 @@ class Realtime:
         self.changes.close()
 
     async def recommend(self, user_id: UUID, n: int, *, closed: Collection[UUID] = ()) -> LiveList | None:
-        """The user's list; None while nothing is loaded, where nothing is known of the user, or on a failure.
+        """The user's list; None while nothing is loaded, or where nothing is known of the user.
 
         Args:
             user_id: whose.
             n: posts at most.
             closed: posts that are not wanted.
+
+        Raises: whatever goes wrong, for the caller to say so.
         """
-        current, pool = self._current, self._pool
-        if current is None or pool is None:
-            return None
-        try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(pool, self._list, current, user_id, n, closed)
-        except RuntimeError:  # the pool has been shut down
-            return None
+        current = self._current
+        return await self._in_pool(self._list, current, user_id, n, closed) if current else None
 
     async def explain(self, user_id: UUID, post_ids: Sequence[UUID]) -> LiveExplanations | None:
-        """What the posts' scores for the user are made of; None while nothing is loaded."""
-        current, pool = self._current, self._pool
-        if current is None or pool is None:
-            return None
-        state = current.state
-        posts = [post.bytes for post in post_ids]
-        loop = asyncio.get_running_loop()
-        explained = await loop.run_in_executor(pool, state.explain, user_id.bytes, posts)
-        return LiveExplanations(explained, _moment(state.as_of_us))
+        """What the posts' scores for the user are made of; None while nothing is loaded.
+
+        Raises: as `recommend`.
+        """
+        current = self._current
+        return await self._in_pool(self._why, current, user_id, post_ids) if current else None
 
     def seen(self, user_id: UUID) -> frozenset[UUID]:
         """The posts that the user interacted with, as far as is known in memory."""
@@ -220,13 +216,23 @@ class Realtime:
     def _running(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
+    async def _in_pool(self, work: "Callable[..., T]", *arguments: Any) -> "T | None":
+        if self._pool is None:
+            return None
+        try:
+            done = asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+        except RuntimeError:  # the pool has been shut down
+            return None
+        return await done
+
+    @staticmethod
+    def _why(current: _Current, user_id: UUID, post_ids: Sequence[UUID]) -> LiveExplanations:
+        explained = current.state.explain(user_id.bytes, [post.bytes for post in post_ids])
+        return LiveExplanations(explained, _moment(current.state.as_of_us))
+
     @staticmethod
     def _list(current: _Current, user_id: UUID, n: int, closed: Collection[UUID]) -> LiveList | None:
-        try:
-            answer = current.state.recommend(user_id.bytes, n, closed=(post.bytes for post in closed))
-        except Exception:
-            log.exception("real-time list failed")
-            return None
+        answer = current.state.recommend(user_id.bytes, n, closed=(post.bytes for post in closed))
         if answer is None:
             return None
         posts = [
@@ -252,7 +258,9 @@ class Realtime:
                 used = time.thread_time() - cpu_before
                 pause = max(self._settings.realtime_tick_s, used * (1 / _SHARE_OF_A_CORE - 1))
             except Exception as error:
+                self._look_failed = True
                 pause = self._after_failure(error)
+            self._next_look = time.monotonic() + pause
             for done in asked:
                 done.set()
             if not self._asked:
@@ -274,7 +282,8 @@ class Realtime:
         if self._loaded is not None:
             with translated(self._settings):
                 self._loaded.follower.catch_up(connection)
-            self._caught_up = time.monotonic()
+            self._caught_up = self._next_look = time.monotonic()
+            self._look_failed = False
             self._tick(self._loaded)
             self._say("")
 
@@ -283,9 +292,9 @@ class Realtime:
         self._watch.disconnect()
         if not isinstance(error, RecoError):
             log.error("live votes: a step failed", exc_info=error)
-            self._say("a step failed unexpectedly; see the service's log")
+            self._say(*_reasons(error))
             return _RETRY_S
-        self._say(str(error))
+        self._say(*_reasons(error))
         if self._loaded is not None:
             self._tick(self._loaded)
         return _RECONNECT_S
@@ -298,9 +307,10 @@ class Realtime:
             return
         if self._loading is not None:
             return
-        if self._loaded is not None and self._loaded.live.model_digest == live.model_digest:
-            if self._loaded.live != live:  # published again, of the same files
-                self._loaded = self._loaded.published_as(live)
+        loaded = self._loaded
+        if loaded and loaded.live.model_digest == live.model_digest and not loaded.follower.lost_track:
+            if loaded.live != live:  # published again, of the same files
+                self._loaded = loaded.published_as(live)
             return
         if self._failed is not None:
             failed, at = self._failed
@@ -318,7 +328,7 @@ class Realtime:
         except Exception as error:
             if not isinstance(error, RecoError):
                 log.exception("live votes: loading failed")
-            self._say(str(error) if isinstance(error, RecoError) else f"loading failed: {error!r}")
+            self._say(*_reasons(error))
             self._failed, found = (live, time.monotonic()), None
         self._arrived = found
         self._watch.wake()
@@ -340,10 +350,23 @@ class Realtime:
             users = [votes.user_ids.id_of(user) for user in affected.tolist()]
             self.changes.tell_some(before.state, state, users, loaded.live.generation_id)
 
-    def _say(self, reason: str) -> None:
+    def _say(self, reason: str, public: str | None = None) -> None:
         if reason and reason != self.reason:
             log.warning("real-time recommendations: %s", reason)
-        self.reason = reason
+        self.reason, self.public_reason = reason, reason if public is None else public
+
+
+def _reasons(error: Exception) -> tuple[str, str]:
+    """What the log says of an error, and what anybody may read."""
+    if isinstance(error, MissingUpstream):
+        public = "files of the published model are missing"
+    elif isinstance(error, CorruptArtifact):
+        public = "the files are not those of the published model, or cannot be read"
+    elif isinstance(error, RecoError):
+        public = "the database cannot be asked"
+    else:
+        return f"failed unexpectedly: {error!r}", "they failed unexpectedly; the service's log says how"
+    return str(error), f"{public}; the service's log says more"
 
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -56,7 +56,7 @@ class Service:
         self.hidden_authors = HiddenAuthors()
         self.writer = EventWriter(self.primary, settings, self.metrics)
         self.trending = Trending(self.reads, settings, clock)
-        self.realtime = Realtime(self.reads, settings, clock)
+        self.realtime = Realtime(settings, clock)
         self.was_ready = False
         self._gauges = Gauges(self)
 

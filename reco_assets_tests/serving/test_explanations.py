@@ -9,6 +9,7 @@ import jwt
 import pytest
 import sqlalchemy as sa
 
+from reco_assets.serving import live_filter
 from reco_assets.settings import Settings
 from reco_assets_tests.serving.conftest import RunningService, Serve, engine, serve, settings, template
 from reco_assets_tests.serving.fitted_world import MORNING, add_events, make_readers, run_pipeline
@@ -79,6 +80,43 @@ def test_an_empty_list_says_why(serve: Serve, files: Path) -> None:
     off = started(serve, storage_dir=files, realtime=False)
     answer = off.client.get(f"/api/recommendations/{user(1)}").json()
     assert (answer["recommendations"], answer["metadata"]["reason"]) == ([], "realtime_off")
+
+
+def test_of_deleted_users_nobody_hears_and_they_get_nothing(
+    serve: Serve, files: Path, engine: sa.Engine
+) -> None:
+    running = started(serve, storage_dir=files)
+    run_sql(engine, f"DELETE FROM users WHERE id = '{user(2)}'")
+    response = running.client.get(f"/api/recommendations/{user(1)}")
+    assert response.json()["recommendations"][0]["post_id"] == str(post(5))
+    assert response.json()["recommendations"][0]["explanation"]["readers"] == []
+    assert str(user(2)) not in response.text
+    answer = running.client.get(f"/api/recommendations/{user(2)}").json()
+    assert (answer["recommendations"], answer["metadata"]["reason"]) == ([], "unknown_user")
+    assert answer["metadata"]["as_of"] is None
+
+
+def test_a_failure_is_said_and_logged_once(
+    capsys: pytest.CaptureFixture[str], serve: Serve, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reco_assets.recommender.live_lists import LiveState
+
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    running = started(serve, storage_dir=files, realtime_tick_s=60)
+    monkeypatch.setattr(live_filter, "_complained_at", None)
+    monkeypatch.setattr(LiveState, "explain", broken)
+    for _ in range(2):
+        answer = running.client.get(f"/api/recommendations/{user(1)}").json()
+        best = answer["recommendations"][0]
+        assert (best["post_id"], best["explanation"]) == (str(post(5)), None)
+        assert answer["metadata"]["reason"] == "explanations_failed"
+    monkeypatch.setattr(LiveState, "recommend", broken)
+    for _ in range(2):
+        answer = running.client.get(f"/api/recommendations/{user(1)}").json()
+        assert (answer["recommendations"], answer["metadata"]["reason"]) == ([], "recommendations_failed")
+    assert capsys.readouterr().err.count("ZeroDivisionError") == 2  # one traceback: where, and what
 
 
 @pytest.mark.parametrize("path", ["not-a-uuid", f"{user(1)}?limit=0", f"{user(1)}?limit=101"])

@@ -1,5 +1,6 @@
 """An open page hears that its feed has changed."""
 
+import asyncio
 import json
 import time
 from contextlib import ExitStack
@@ -13,6 +14,7 @@ import sqlalchemy as sa
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from reco_assets.serving import live_feed
 from reco_assets.settings import Settings
 from reco_assets_tests.serving.conftest import (
     RunningService,
@@ -113,6 +115,41 @@ def test_no_more_pages_than_the_setting_allows(serve: Serve) -> None:
         time.sleep(0.01)
     with open_page(running, query) as page:
         page.ping().wait(10)
+
+
+def test_one_user_cannot_take_everybodys_pages(service: RunningService) -> None:
+    mine, other = f"?user_id={user(1)}", f"?user_id={user(2)}"
+    with ExitStack() as pages:
+        for _ in range(10):
+            pages.enter_context(open_page(service, mine))
+        assert refused(service, mine) == (429, "too_many_sockets")
+        with open_page(service, other) as page:
+            page.ping().wait(10)
+    deadline = time.monotonic() + 10
+    while len(service.service.realtime.changes) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    with open_page(service, mine) as page:
+        page.ping().wait(10)
+
+
+class SilentPage:
+    """A page that says nothing."""
+
+    async def receive(self) -> None:
+        await asyncio.Event().wait()
+
+
+def test_a_page_that_the_service_gives_up_leaves_no_task_behind() -> None:
+    async def test() -> set[str]:
+        page: Any = SilentPage()
+        relay = asyncio.create_task(live_feed._relay(page, asyncio.Queue()))
+        await asyncio.sleep(0.01)
+        relay.cancel()
+        await asyncio.wait({relay})
+        await asyncio.sleep(0)
+        return {task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()}
+
+    assert asyncio.run(test()) == set()
 
 
 def test_the_log_does_not_say_whose_page_it_is(

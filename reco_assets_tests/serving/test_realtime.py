@@ -48,7 +48,7 @@ class Live:
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
         self.clock = clock
-        self.tier = Realtime(None, settings, clock)
+        self.tier = Realtime(settings, clock)
         self.loop = asyncio.new_event_loop()
         self.loop.run_until_complete(self.tier.start())
 
@@ -304,6 +304,51 @@ def test_without_the_database_it_goes_on_with_what_it_knows_and_says_that_it_is_
             assert soon(lambda: live.list_of(1)[0] == post(6))
             assert (live.tier.state, live.tier.reason) == ("ready", "")
         engine.dispose()
+
+
+def test_looks_that_are_planned_far_apart_are_late_only_when_they_do_not_come(
+    world: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(realtime, "_LATE_AFTER_S", 0.2)
+    monkeypatch.setattr(realtime, "_SHARE_OF_A_CORE", 1e-6)  # as if a look took minutes
+    with running(world) as live:
+        time.sleep(0.6)
+        assert live.tier.lag_s > 0.5
+        assert live.tier.state == "ready"
+        live.tier._next_look = time.monotonic() - 0.3
+        assert live.tier.state == "late"
+        live.at(MORNING + timedelta(seconds=1))
+        assert live.tier.state == "ready"
+
+
+def test_a_follower_that_lost_track_is_replaced_by_one_that_begins_anew(
+    world: Settings, engine: sa.Engine
+) -> None:
+    with running(world, MORNING) as live:
+        add_events(engine, [(2, 5, MORNING - timedelta(minutes=minutes)) for minutes in range(1, 20)])
+        live.at(MORNING + timedelta(seconds=1))
+        loaded = live.tier._loaded
+        assert loaded is not None
+        loaded.follower.lost_track = True
+        live.at(MORNING + timedelta(seconds=2))
+        anew = live.tier._loaded
+        assert anew is not None
+        assert anew is not loaded
+        assert (anew.follower.lost_track, anew.follower.votes.n_events) == (False, 19)
+
+
+def test_a_list_that_fails_is_not_taken_for_an_unknown_user(
+    world: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reco_assets.recommender.live_lists import LiveState
+
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    with running(world) as live:
+        monkeypatch.setattr(LiveState, "recommend", broken)
+        with pytest.raises(ZeroDivisionError):
+            live.answer(1)
 
 
 def test_beyond_the_limit_the_oldest_events_go(world: Settings, engine: sa.Engine) -> None:
