@@ -61,6 +61,9 @@ async def new_list(
             lists[RANDOM] = _random_entries(pools.sample, length, rng)
     entries = put_together(lists, slots, length, without=wish.exclude)
     entries = await live_filter.settle(entries, drawn.posts)
+    if found and live_filter.user_is_unknown:  # deleted, but live votes still have a list
+        recommended.forget()
+        entries = await live_filter.settle([entry for entry in entries if entry[1] not in found])
     present = {entry[0] for entry in entries}
     allowed = [
         (post_id, EXPLORED_NEW if post_id in pools.newest else EXPLORED_RANDOM, 0.0)

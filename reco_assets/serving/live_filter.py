@@ -58,11 +58,13 @@ class LiveFilter:
     Attributes:
         known: facts of the posts that the user may see, as far as they have been asked about.
         degraded: why the database can no longer be asked; None while it can.
+        user_is_unknown: the database said so when it judged posts.
     """
 
     def __init__(self, service: "Service", wish: Wish) -> None:
         self.known: dict[str, PostFacts] = {}
         self.degraded: str | None = None
+        self.user_is_unknown = False
         self.seen_since = wish.now - timedelta(days=service.settings.seen_days)
         self._service = service
         self._wish = wish
@@ -140,13 +142,14 @@ class LiveFilter:
             return
         user, since = self._wish.user, self.seen_since
         try:
-            eligible, hidden = await self.query(
+            eligible, hidden, known = await self.query(
                 self.time_left(), lambda c: eligible_posts(c, user, seen_since=since, post_ids=posts)
             )
         except Exception as error:
             self.degraded = degraded_by(error)
             return
         self.note(posts, eligible, hidden)
+        self.user_is_unknown = not known
 
     def time_left(self) -> float:
         """Seconds until the answer is due."""

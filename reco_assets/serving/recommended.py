@@ -57,6 +57,10 @@ class Recommended:
             later = order[i + 1 :]
             if tier == "precomputed":
                 published = await self._published(deadline - _now(), drawn)
+                if published is not None and not published.known:
+                    found.clear()  # memory may still have a list, of a user who was deleted
+                    self.forget()
+                    break
                 if published is None or not published.posts:
                     continue
                 if "realtime" in later and self._live_ready and self._is_outdated(published):
@@ -72,6 +76,10 @@ class Recommended:
         if found:
             self.reason = None
         return found
+
+    def forget(self) -> None:
+        """The lists are not used: the user is not known (any more)."""
+        self.origin, self.reason = Origin(), "unknown_user"
 
     async def _published(self, budget_s: float, drawn: Collection[str]) -> UserList | None:
         """The user's published list; the same round trip judges what may have to fill it up."""

@@ -53,7 +53,9 @@ FROM (SELECT author_id FROM hidden LIMIT 200) AS h"""
 _ELIGIBLE = f"""WITH {_SEEN}, {_HIDDEN}
 {_eligible("c", "l.post_id = ANY(%(ids)s)")}
 UNION ALL
-{_HIDES}"""
+SELECT 'u', NULL, NULL, NULL, NULL, NULL, EXISTS (SELECT FROM users WHERE id = %(user)s)
+UNION ALL
+{_HIDES}"""  # noqa: S608
 
 _LIST = f"""WITH {_SEEN}, {_HIDDEN},
 mine AS MATERIALIZED (
@@ -185,23 +187,30 @@ async def user_list(
 
 async def eligible_posts(
     connection: "AsyncConnection[TupleRow]", user_id: str, *, seen_since: datetime, post_ids: Iterable[str]
-) -> tuple[dict[str, PostFacts], set[str]]:
-    """Those of `post_ids` that the user may see, in no order; and whom the user hides: all, or 200."""
+) -> tuple[dict[str, PostFacts], set[str], bool]:
+    """Those of `post_ids` that the user may see, in no order, and two facts about the user.
+
+    Returns:
+        Facts by post id; whom the user hides: all of them, or 200; whether the app has such a user.
+    """
     cursor = connection.cursor(binary=True)
     await cursor.execute(_ELIGIBLE, {**_of_user(user_id, seen_since), "ids": _array(post_ids)})
     eligible: dict[str, PostFacts] = {}
     barred: set[str] = set()
     hidden: set[str] = set()
+    known = False
     for kind, post_id, _, text, at, title, flag in await cursor.fetchall():
         if kind == "h":
             hidden.add(text)
+        elif kind == "u":
+            known = flag
         elif flag:
             barred.add(post_id)
         else:
             eligible[post_id] = PostFacts(text, at, title)
     for post_id in barred:
         eligible.pop(post_id, None)
-    return eligible, hidden
+    return eligible, hidden, known
 
 
 def _of_user(user_id: str, seen_since: datetime) -> dict[str, Any]:

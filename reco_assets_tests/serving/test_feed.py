@@ -418,3 +418,20 @@ def test_a_user_whom_the_app_does_not_know_is_answered_too(app: sa.Engine, start
     assert len(body["posts"]) == 9
     assert body["metadata"]["fallback_reason"] == "unknown_user"
     assert ask(start(), None).status_code == 400
+
+
+@pytest.mark.parametrize("tiers", [("realtime", "trending"), ("precomputed", "realtime", "trending")])
+def test_a_deleted_user_gets_nothing_that_memory_has_of_them(
+    app: sa.Engine, start: Start, tiers: tuple[str, ...]
+) -> None:
+    small_world(app)
+    make_trending(app, 4, 5)
+    running = start(feed_tiers=tiers)
+    script(running, posts=[1, 2])
+    assert numbers(feed(running))[:2] == [1, 2]
+    run_sql(app, f"DELETE FROM users WHERE id = '{user(1)}'")
+    body = feed(running)
+    assert numbers(body)[:2] == [4, 5]
+    assert "realtime_recommendations" not in sources(body)
+    metadata = body["metadata"]
+    assert (metadata["fallback_reason"], metadata["model_version"]) == ("unknown_user", None)
