@@ -427,7 +427,7 @@ def test_a_deleted_user_gets_nothing_that_memory_has_of_them(
     small_world(app)
     make_trending(app, 4, 5)
     running = start(feed_tiers=tiers)
-    script(running, posts=[1, 2])
+    realtime = script(running, posts=[1, 2])
     assert numbers(feed(running))[:2] == [1, 2]
     run_sql(app, f"DELETE FROM users WHERE id = '{user(1)}'")
     body = feed(running)
@@ -435,3 +435,4 @@ def test_a_deleted_user_gets_nothing_that_memory_has_of_them(
     assert "realtime_recommendations" not in sources(body)
     metadata = body["metadata"]
     assert (metadata["fallback_reason"], metadata["model_version"]) == ("unknown_user", None)
+    assert realtime.asked == (1 if tiers[0] == "precomputed" else 2)  # not at all where that is known first
