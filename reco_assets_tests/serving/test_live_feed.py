@@ -161,11 +161,13 @@ def test_the_log_does_not_say_whose_page_it_is(
     assert str(user(1)) not in caplog.text
 
 
-def test_without_a_user_there_is_nothing_to_tell(
-    service: RunningService, capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert refused(service) == (400, "user_id_missing")
-    assert "handshake" not in capfd.readouterr().err  # the caller's mistake, which is no news
+def test_without_a_user_there_is_nothing_to_tell(serve: Serve, capfd: pytest.CaptureFixture[str]) -> None:
+    running = serve(log_level="info")
+    assert refused(running) == (400, "user_id_missing")
+    running.client.get("/api/health/live")  # by now all is written
+    written = capfd.readouterr().err
+    assert "/api/health/live" in written
+    assert "handshake" not in written  # the caller's mistake, which is no news
 
 
 def test_a_service_that_stops_says_so(settings: Settings) -> None:
