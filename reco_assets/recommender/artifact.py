@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,8 @@ Array = npt.NDArray[Any]
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+_READ_ATTEMPTS = 5
+_READ_PAUSE_S = 0.02
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -85,11 +88,38 @@ def read_artifact(
             file that was altered at the same size goes unnoticed: leave it out only where the files
             were verified since they were written.
 
+    What another process replaces meanwhile is read again: the arrays are all of one artifact.
+
     Raises:
         MissingUpstream: there is no such directory.
         CorruptArtifact: the manifest or a file is missing, cut off, altered, or of another kind.
     """
     target = Path(directory)
+    for _ in range(_READ_ATTEMPTS - 1):
+        before = _identity(target)
+        try:
+            found = _read_once(target, kind, redo=redo, mmap=mmap, verify=verify)
+        except (MissingUpstream, CorruptArtifact):
+            if _identity(target) == before:
+                raise
+        else:
+            if _identity(target) == before:
+                return found
+        time.sleep(_READ_PAUSE_S)  # a writer is between its two renames
+    return _read_once(target, kind, redo=redo, mmap=mmap, verify=verify)
+
+
+def _identity(directory: Path) -> int | None:
+    """Differs from one artifact of that name to the next: the new one is there before the old one goes."""
+    try:
+        return directory.stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
+def _read_once(
+    target: Path, kind: str, *, redo: str, mmap: bool, verify: bool
+) -> tuple[dict[str, Array], dict[str, Any]]:
     if not target.is_dir():
         raise MissingUpstream(f"No {kind} at {target}. Make it with `{redo}`.")
 

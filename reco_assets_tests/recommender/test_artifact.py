@@ -1,6 +1,8 @@
 import errno
 import json
 import os
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +172,29 @@ def test_python_objects_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="only plain arrays"):
         write_artifact(tmp_path / "a", "thing", {"x": np.array([{}])}, {})
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_replaced_while_it_is_read_is_read_whole(tmp_path: Path) -> None:
+    target, stop = tmp_path / "artifact", threading.Event()
+
+    def write(version: int) -> None:
+        arrays = {f"part{i}": np.full(1000 + version % 7, version) for i in range(6)}
+        write_artifact(target, "numbers", arrays, {"version": version})
+
+    def rewrite() -> None:
+        version = 1
+        while not stop.is_set():
+            write(version)
+            version += 1
+            time.sleep(0.05)
+
+    write(0)
+    writer = threading.Thread(target=rewrite)
+    writer.start()
+    try:
+        for verify in (False, True) * 60:
+            arrays, metadata = read_artifact(target, "numbers", redo="again", verify=verify)
+            assert {int(value) for array in arrays.values() for value in array} == {metadata["version"]}
+    finally:
+        stop.set()
+        writer.join()
