@@ -67,14 +67,18 @@ def _none_by_name(value: Any) -> Any:
     return None if isinstance(value, str) and value.strip().lower() == "none" else value
 
 
-def _parse_slots(value: Any) -> Any:
-    """`trending=1` beside a mapping."""
-    if not isinstance(value, str):
-        return value
-    pairs = [pair.split("=", 1) for pair in value.split(",") if pair.strip()]
-    if any(len(pair) != 2 for pair in pairs):
-        raise ValueError(f"expected tier=count pairs such as trending=1, got {value!r}")
-    return {name.strip(): count.strip() for name, count in pairs}
+def pairs_such_as(example: str) -> BeforeValidator:
+    """Accept `name=number,name=number` (a shell's spelling) beside a mapping."""
+
+    def parse(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [pair.split("=", 1) for pair in value.split(",") if pair.strip()]
+        if any(len(pair) != 2 for pair in pairs):
+            raise ValueError(f"expected name=number pairs such as {example}, got {value!r}")
+        return {name.strip(): number.strip() for name, number in pairs}
+
+    return BeforeValidator(parse)
 
 
 def _check_slots(slots: dict[str, int]) -> dict[str, int]:
@@ -90,9 +94,7 @@ def _check_slots(slots: dict[str, int]) -> dict[str, int]:
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Secrets = Annotated[Names, AfterValidator(_check_secrets)]
-Slots = Annotated[dict[str, int], NoDecode, BeforeValidator(_parse_slots), AfterValidator(_check_slots)]
-
-
+Slots = Annotated[dict[str, int], NoDecode, pairs_such_as("trending=1"), AfterValidator(_check_slots)]
 OptionalDays = Annotated[float | None, BeforeValidator(_none_by_name)]
 
 

@@ -12,25 +12,15 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from reco_assets.errors import SettingsError
 from reco_assets.events import DEFAULT_INTERACTION_WEIGHTS
 from reco_assets.parameters import RANGES, SimilarityWeighting, VoteWeighting
-from reco_assets.service_settings import OptionalDays, ServiceSettings
+from reco_assets.service_settings import OptionalDays, ServiceSettings, pairs_such_as
 
 ENV_PREFIX = "RECO_"
-
-
-def _parse_weights(value: Any) -> Any:
-    """Accept `view=0.1,click=0.3` (a shell's spelling) beside a mapping."""
-    if not isinstance(value, str):
-        return value
-    pairs = [pair.split("=", 1) for pair in value.split(",") if pair.strip()]
-    if any(len(pair) != 2 for pair in pairs):
-        raise ValueError(f"expected name=weight pairs such as view=0.1,click=0.3, got {value!r}")
-    return {name.strip(): weight.strip() for name, weight in pairs}
 
 
 def _check_weights(weights: dict[str, float]) -> dict[str, float]:
@@ -45,7 +35,7 @@ def _check_weights(weights: dict[str, float]) -> dict[str, float]:
 
 
 InteractionWeights = Annotated[
-    dict[str, float], NoDecode, BeforeValidator(_parse_weights), AfterValidator(_check_weights)
+    dict[str, float], NoDecode, pairs_such_as("view=0.1,click=0.3"), AfterValidator(_check_weights)
 ]
 
 
