@@ -4,7 +4,7 @@
 const EVERY_MS = 5000;
 const AT_ONCE = 20;
 const BATCH = 50;
-const BATCH_CHARS = 20000; // at most 60 KB as UTF-8: browsers let 64 KB outlive a page
+const BATCH_CHARS = 20000; // 60 KB as UTF-8: 64 may outlive a page
 const QUEUE = 1000;
 const KEEP_MS = 6.5 * 864e5; // the service refuses a client_time older than a week
 const VIEW_MS = 1000;
@@ -127,8 +127,7 @@ export function createReco({ endpoint = "", userId, token, onError = () => {} } 
       else rest(Number(response.headers.get("Retry-After")) || 0);
     } catch {
       rest(0);
-      // No answer: the events stay queued.
-      if (leaving && !token) navigator.sendBeacon?.(url, body);
+          if (leaving && !token) navigator.sendBeacon?.(url, body);
     }
     batch.forEach(([key]) => inFlight.delete(key));
   }
