@@ -41,13 +41,12 @@ class Gauges:
                 await self._task
 
     async def _keep(self) -> None:
-        await asyncio.to_thread(
-            needed_revision
-        )  # a second's imports, which the first look at health would wait for
         while True:
             try:
                 await self._look()
-            except Exception:
+                # A second's imports the first time, which the first look at health would wait for.
+                await asyncio.to_thread(needed_revision)
+            except Exception:  # what ended this task would freeze the ages, and with them the alerts
                 log.exception("The gauges could not be read.")
             await asyncio.sleep(_EVERY_S)
 
