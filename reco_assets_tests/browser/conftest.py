@@ -134,6 +134,13 @@ class Visit:
     def flush(self) -> None:
         self.page.evaluate("() => page.reco.flush()")
 
+    def close_unable_to_send(self) -> None:
+        """As a tab that crashes. One that closes while offline may still send when the network is back."""
+        self.page.evaluate(
+            "() => { fetch = () => Promise.reject(new TypeError('cut off')); navigator.sendBeacon = () => false }"
+        )
+        self.page.close()
+
     def wait_stored(self, app: "App", user: UUID | None = None, /, **kinds: int) -> None:
         """Until so many events of each type are stored for the user, and no others."""
         self.until(lambda: app.kinds(user) == kinds, lambda: f"{app.kinds(user)} instead of {kinds}")
