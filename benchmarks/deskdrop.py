@@ -1,6 +1,6 @@
 """Backtest on the public CI&T Deskdrop set ("Articles sharing and reading", Kaggle).
 
-    python benchmarks/deskdrop.py deskdrop.csv.gz [--months 10 11] [--quick]
+    python benchmarks/deskdrop.py deskdrop.csv.gz [--months 10 11] [--quick] [--without-newcomers]
 
 The file has the columns user, item, type and timestamp (UTC seconds). For every day of the months
 all recommenders are fitted at 00:00 UTC on the 90 days before and asked for 10 unread posts that
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from benchmarks.feeds import interaction_log, numbered_ids
@@ -50,10 +51,24 @@ def read_log(path: Path) -> InteractionLog:
 
 def window(log: InteractionLog, start_us: int) -> InteractionLog:
     """The log without the events before `start_us`; the times posts were first seen stay known."""
-    kept = log.created_at >= start_us
+    return _only(replace(log, post_created_at=log.post_known_since()), log.created_at >= start_us)
+
+
+def without_newcomers(log: InteractionLog, events: InteractionLog, day_us: int) -> InteractionLog:
+    """`events` whose judges, from `day_us` on, are readers of the window, by posts they had never read.
+
+    The pipeline serves everybody and forgets what was read before its window, so it judges both.
+    """
+    n_posts = max(1, log.n_posts)
+    pairs, past = log.user_index.astype(np.int64) * n_posts + log.post_index, log.created_at < day_us
+    judges = np.isin(events.user_index, events.user_index[events.created_at < day_us])
+    read_before = np.isin(events.user_index.astype(np.int64) * n_posts + events.post_index, pairs[past])
+    return _only(events, (events.created_at < day_us) | (judges & ~read_before))
+
+
+def _only(log: InteractionLog, kept: npt.NDArray[np.bool_]) -> InteractionLog:
     return replace(
         log,
-        post_created_at=log.post_known_since(),
         user_index=log.user_index[kept],
         post_index=log.post_index[kept],
         interaction_type=log.interaction_type[kept],
@@ -102,6 +117,11 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--months", type=int, nargs="+", default=[10, 11], help="of 2016 (default: 10 11)")
     parser.add_argument("--quick", action="store_true", help="baselines and the defaults only")
+    parser.add_argument(
+        "--without-newcomers",
+        action="store_true",
+        help="judge by readers with a history in the window, on posts they never read before it either",
+    )
     arguments = parser.parse_args()
 
     log = read_log(arguments.file)
@@ -113,6 +133,8 @@ def main() -> None:
         while day.month == month:
             day_us = int(day.timestamp()) * 1_000_000
             events = window(log, day_us - WINDOW_DAYS * MICROSECONDS_PER_DAY)
+            if arguments.without_newcomers:
+                events = without_newcomers(log, events, day_us)
             days.append(judge_day(rows, events, day_us, interaction_weights=DEFAULT_INTERACTION_WEIGHTS))
             day = datetime.fromtimestamp(day_us / 1e6 + 86_400, tz=UTC)
     report = summarise(days, model="knn, defaults", k=10, rng=np.random.default_rng(0))
