@@ -7,6 +7,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
 from importlib.util import find_spec
@@ -40,6 +41,25 @@ FLAGS = [
 ]
 SOON_S = 30.0
 """Far above what anything here takes: a slow machine must not fail the suite."""
+OFF_SCREEN = "() => scrollTo(0, document.body.scrollHeight)"
+HIDDEN = """() => {
+  Object.defineProperty(document, 'hidden', {get: () => true, configurable: true});
+  document.dispatchEvent(new Event('visibilitychange'));
+}"""
+"""Headless Chromium shows every tab: what a phone's browser does when the user turns away."""
+LEFT = "() => void dispatchEvent(new Event('pagehide'))"
+_CUT_OFF = """() => {
+  fetch = () => Promise.reject(new TypeError('cut off'));
+  navigator.sendBeacon = () => false;
+}"""
+# An observer hears of what is visible when it begins; those that are older have heard by the second one.
+_SETTLE = """async () => {
+  for (let n = 0; n < 2; n++)
+    await new Promise(heard => {
+      const observer = new IntersectionObserver(() => { observer.disconnect(); heard() });
+      observer.observe(document.documentElement);
+    });
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +86,15 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
     context.set_default_timeout(SOON_S * 1000)
     yield context
     context.close()
+
+
+@pytest.fixture
+def still_context(context: BrowserContext) -> BrowserContext:
+    """In its pages no time passes, and no timer ends, but by `Visit.let_pass`, however slow the machine."""
+    now = datetime.now(UTC)
+    context.clock.install(time=now)
+    context.clock.pause_at(now)
+    return context
 
 
 def _import_map_source() -> str:
@@ -106,6 +135,7 @@ class Visit:
     page: Page
     calls: list[list[dict[str, Any]]] = field(default_factory=list)
     called_at: list[float] = field(default_factory=list)
+    passed_s: float = 0.0
     problems: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -114,7 +144,7 @@ class Visit:
 
     def _note(self, request: Request) -> None:
         if request.method == "POST" and request.url.endswith("/api/track"):
-            self.called_at.append(time.monotonic())
+            self.called_at.append(self.passed_s)
             text = request.post_data or ""
             try:
                 self.calls.append(json.loads(text)["interactions"])
@@ -125,6 +155,11 @@ class Visit:
     def sent_ids(self) -> list[str]:
         return [event["id"] for call in self.calls for event in call]
 
+    @property
+    def sizes(self) -> list[int]:
+        """How many events each call had."""
+        return [len(call) for call in self.calls]
+
     def show(self, posts: list[UUID], class_name: str = "") -> None:
         self.page.evaluate("([ids, kind]) => page.show(ids, kind)", [[str(p) for p in posts], class_name])
 
@@ -134,28 +169,66 @@ class Visit:
     def flush(self) -> None:
         self.page.evaluate("() => page.reco.flush()")
 
-    def close_unable_to_send(self) -> None:
-        """As a tab that crashes. One that closes while offline may still send when the network is back."""
-        self.page.evaluate(
-            "() => { fetch = () => Promise.reject(new TypeError('cut off')); navigator.sendBeacon = () => false }"
-        )
+    def let_pass(self, seconds: float) -> None:
+        """Let that much time pass in the pages of a still context."""
+        self.page.clock.run_for(round(1000 * seconds))
+        self.passed_s += seconds
+
+    def settle(self) -> None:
+        """Until the page knows what is visible now."""
+        self.page.evaluate(_SETTLE)
+
+    def scroll_away(self) -> None:
+        self.page.evaluate(OFF_SCREEN)
+        self.settle()
+
+    def close(self) -> None:
+        """Close the tab. Chromium may end a slow page before it heard of that: it is told first."""
+        self.page.evaluate(LEFT)
+        self.page.close()
+
+    def crash(self) -> None:
+        """Close the tab, and nothing more is sent: one that just closes may send even what it did offline."""
+        self.page.evaluate(_CUT_OFF)
         self.page.close()
 
     def wait_stored(self, app: "App", user: UUID | None = None, /, **kinds: int) -> None:
         """Until so many events of each type are stored for the user, and no others."""
         self.until(lambda: app.kinds(user) == kinds, lambda: f"{app.kinds(user)} instead of {kinds}")
 
-    def until(self, true: Callable[[], bool], otherwise: Callable[[], str] = lambda: "in vain") -> None:
-        """Until it is true; what the page does meanwhile is noted."""
+    def wait_called(self, *sizes: int) -> None:
+        """Until calls of so many events each were made, and no others: they are noted a moment later."""
+        self.until(lambda: self.sizes == list(sizes), lambda: f"{self.sizes} instead of {sizes}")
+
+    def until(
+        self,
+        true: Callable[[], bool],
+        otherwise: Callable[[], str] = lambda: "in vain",
+        *,
+        passing_s: float = 0,
+    ) -> None:
+        """Until it is true, letting time pass if asked to; what the page does meanwhile is noted."""
         deadline = time.monotonic() + SOON_S
-        self.page.wait_for_timeout(50)  # requests are noted while the page is waited for
+        self.page.wait_for_timeout(20)  # requests are noted while the page is waited for
         while not true():
             assert time.monotonic() < deadline, otherwise()
-            self.page.wait_for_timeout(50)
+            if passing_s:
+                self.let_pass(passing_s)
+            self.page.wait_for_timeout(20)
 
     def queued(self) -> list[str]:
         keys: list[str] = self.page.evaluate("() => page.queued()")
         return keys
+
+    def wait_sent(self) -> None:
+        """Until nothing is queued: the database knows of events before their page has its answer."""
+        self.until(lambda: self.queued() == [], lambda: f"still queued: {self.queued()}")
+
+    def viewed(self) -> list[UUID]:
+        """The posts whose views are queued, in their order."""
+        texts = self.page.evaluate("() => page.queued().map(key => localStorage[key])")
+        events = [json.loads(text) for text in texts]
+        return [UUID(event["post_id"]) for event in events if event["interaction_type"] == "view"]
 
 
 Open = Callable[..., Visit]
@@ -174,10 +247,16 @@ def open_posts(
 
 
 @pytest.fixture
-def visit(context: BrowserContext, service: RunningService) -> Open:
-    """Open the page of posts: `visit(user)`."""
+def visit(still_context: BrowserContext, service: RunningService) -> Open:
+    """Open the page of posts, in which no time passes by itself: `visit(user)`."""
     add_pages(service.app)
-    return partial(open_posts, context, service.url)
+    return partial(open_posts, still_context, service.url)
+
+
+def set_offline(tab: Visit, offline: bool) -> None:
+    """Cut the network of the tab's context or bring it back, and wait until the tab knows."""
+    tab.page.context.set_offline(offline)
+    tab.page.wait_for_function(f"() => navigator.onLine === {str(not offline).lower()}")
 
 
 @dataclass

@@ -24,12 +24,13 @@ def test_a_page_hears_of_changes_and_connects_again(visit: Open, service: Runnin
     changes.tell_all(uuid4())
     tab.until(lambda: _heard(tab) == ["feed_changed"])
     changes.close()  # as a service does that stops
-    tab.until(lambda: _heard(tab) == ["feed_changed", "reconnected"])
+    tab.until(lambda: _heard(tab) == ["feed_changed", "reconnected"], passing_s=0.1)
     changes.tell_all(uuid4())
     tab.until(lambda: _heard(tab) == ["feed_changed", "reconnected", "feed_changed"])
     tab.page.evaluate("() => page.stop()")
     tab.until(lambda: len(changes) == 0)
-    tab.page.wait_for_timeout(2500)
+    tab.let_pass(60)
+    tab.page.wait_for_timeout(200)  # a connection would be open by now
     assert len(changes) == 0
     assert tab.problems == []
 
@@ -42,12 +43,12 @@ def test_closing_the_client_ends_the_connection(visit: Open, service: RunningSer
     tab.until(lambda: len(service.service.realtime.changes) == 0)
 
 
-def test_the_token_goes_with_the_connection(context: BrowserContext, serve: Serve, app: App) -> None:
+def test_the_token_goes_with_the_connection(still_context: BrowserContext, serve: Serve, app: App) -> None:
     key = "k" * 32
     service = serve(auth="jwt", jwt_keys=key)
     add_pages(service.app)
     token = jwt.encode({"sub": str(app.user), "exp": 4_000_000_000}, key)
-    tab = open_posts(context, service.url, None, token=token)
+    tab = open_posts(still_context, service.url, None, token=token)
     tab.page.evaluate(_LISTEN)
     tab.until(lambda: len(service.service.realtime.changes) == 1)
     service.service.realtime.changes.tell_all(uuid4())

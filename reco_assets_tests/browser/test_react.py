@@ -26,7 +26,8 @@ def test_a_component_is_viewed_once_however_often_it_renders(visit: Open, app: A
     posts = _posts(app, 3)
     for name in ("a", "b", "c"):
         _render(tab, posts, name)
-        tab.page.wait_for_timeout(600)  # a render in between does not begin the second anew
+        tab.settle()
+        tab.let_pass(0.5)  # a render in between does not begin the second anew
     tab.flush()
     tab.wait_stored(app, view=3)
     assert tab.page.evaluate("() => page.renders()") >= 9
@@ -50,7 +51,8 @@ def test_a_component_that_is_gone_is_not_tracked(visit: Open, app: App) -> None:
     posts = _posts(app, 2)
     _render(tab, posts)
     _render(tab, posts[1:])
-    tab.page.wait_for_timeout(1400)
+    tab.settle()
+    tab.let_pass(1.4)
     tab.flush()
     tab.wait_stored(app, view=1)
     assert app.stored()[0][1] == app.posts[1]
