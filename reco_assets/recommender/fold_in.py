@@ -1,15 +1,13 @@
 """Fold-in: one user's neighbours and list from a fresh history, against a model that is already fitted."""
 
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp
 
 from reco_assets.errors import BadInput
-from reco_assets.recommender.list_scoring import PostFactors, recommend_to
+from reco_assets.recommender.list_scoring import PostFactors, Votes, recommend_to
 from reco_assets.recommender.masks import Masks
 from reco_assets.recommender.neighbor_search import NeighborIndex
 from reco_assets.recommender.weighting import SimilarityWeighting, age_in_days
@@ -34,14 +32,6 @@ class FoldedIn:
     similarities: Array
 
 
-class _Votes(NamedTuple):
-    """What `recommend_to` reads of a CSR matrix, in the types of its loops: scipy would narrow `indptr`."""
-
-    indptr: Array  # (n_users + 1,) int64
-    indices: Array  # (nnz,) int32
-    data: Array  # (nnz,) float64
-
-
 @dataclass(frozen=True, eq=False)
 class FoldIn:
     """Everything of a fitted model that a single history is held against, prepared once.
@@ -55,7 +45,7 @@ class FoldIn:
     Attributes:
         index: of the weighted rows; its own rows are not needed.
         weighting: as fitted.
-        votes: (n_users, n_posts) CSR.
+        votes: of the users of the fit.
         factors: the posts' freshness and popularity.
         masks: who may be shown what.
         as_of_us: the instant that ages are counted to.
@@ -64,7 +54,7 @@ class FoldIn:
 
     index: NeighborIndex
     weighting: SimilarityWeighting
-    votes: sp.csr_array
+    votes: Votes
     factors: PostFactors
     masks: Masks
     as_of_us: int
@@ -92,7 +82,7 @@ class FoldIn:
             max(1, min(n, self._n_posts)),
             neighbors=neighbors[np.newaxis],
             similarities=similarities[np.newaxis],
-            votes=self._votes,
+            votes=self.votes,
             factors=self.factors,
             blend=blend,
             masks=self.masks.for_history(posts, self._blocked(user, blocked_authors)),
@@ -168,14 +158,6 @@ class FoldIn:
         if len(authors) and not authors.min() >= 0:
             raise BadInput("blocked_authors holds a negative code; leave out authors that are unknown.")
         return authors[authors < self.masks.n_authors]  # authors of none of the posts
-
-    @cached_property
-    def _votes(self) -> _Votes:
-        return _Votes(
-            np.asarray(self.votes.indptr, dtype=np.int64),
-            np.asarray(self.votes.indices, dtype=np.int32),
-            np.asarray(self.votes.data, dtype=np.float64),
-        )
 
     @property
     def _n_posts(self) -> int:

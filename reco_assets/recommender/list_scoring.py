@@ -5,6 +5,7 @@ is the same for everybody. So a list takes the posts voted for, and the first of
 the user may see, and never looks at the rest.
 """
 
+import threading
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Self
@@ -45,8 +46,25 @@ class PostFactors:
         return order[: np.count_nonzero(self.popularity)].astype(np.int32)
 
 
-class _Votes(NamedTuple):
-    """Users' votes, CSR, and the factors of the posts."""
+class Votes(NamedTuple):
+    """Users' votes, a row each, in the types of the loops: scipy would narrow `indptr`."""
+
+    indptr: Array  # (n_voters + 1,) int64
+    indices: Array  # (nnz,) int32
+    data: Array  # (nnz,) float64
+
+    @classmethod
+    def of(cls, matrix: sp.csr_array) -> Self:
+        """Of a CSR matrix, whose entries are shared where their types allow."""
+        return cls(
+            np.asarray(matrix.indptr, dtype=np.int64),
+            np.asarray(matrix.indices, dtype=np.int32),
+            np.asarray(matrix.data, dtype=np.float64),
+        )
+
+
+class _Given(NamedTuple):
+    """Votes, and the factors of the posts."""
 
     indptr: Array
     posts: Array
@@ -57,7 +75,6 @@ class _Votes(NamedTuple):
 
 
 class _MaskArrays(NamedTuple):
-    eligible: Array
     seen_indptr: Array
     seen_posts: Array
     blocked_indptr: Array
@@ -66,16 +83,50 @@ class _MaskArrays(NamedTuple):
     author_posts: Array
 
 
+class _Workspace(NamedTuple):
+    """What a thread computes in."""
+
+    totals: Array  # (n_posts,) float64, zero between rows
+    posts: Array  # (n_posts + 1,) int32
+    closed: Array  # (n_posts,) int32: the stamp of the last row that a post is closed for
+
+
+_FOR_EVER = int(np.iinfo(np.int32).max)
+
+
+class _Kept(threading.local):
+    """A thread's workspace: clearing memory for all posts would take longer than most users' lists."""
+
+    space: _Workspace
+    eligible: Array = np.empty(0, dtype=np.bool_)
+    stamp = _FOR_EVER  # there is no space yet
+
+    def for_rows(self, n_rows: int, eligible: Array) -> tuple[_Workspace, int]:
+        """Room for lists of these posts, and the stamp of the first of `n_rows` rows."""
+        if self.stamp > _FOR_EVER - n_rows or not np.array_equal(self.eligible, eligible):
+            self.space = _Workspace(
+                np.zeros(len(eligible)),
+                np.empty(len(eligible) + 1, dtype=np.int32),
+                np.where(eligible, np.int32(0), np.int32(_FOR_EVER)),
+            )
+            self.eligible, self.stamp = eligible.copy(), 1
+        first, self.stamp = self.stamp, self.stamp + n_rows
+        return self.space, first
+
+
+_KEPT = _Kept()
+
+
 @compiled
-def _close(row: int, user: int, masks: Any, closed: Array) -> None:
-    """Mark, for this row, the posts that the user has seen and those of blocked authors."""
+def _close(stamp: int, user: int, masks: Any, closed: Array) -> None:
+    """Mark the posts that the user has seen and those of blocked authors."""
     seen_posts, author_posts = masks.seen_posts, masks.author_posts
     for p in range(masks.seen_indptr[user], masks.seen_indptr[user + 1]):
-        closed[seen_posts[p]] = max(closed[seen_posts[p]], row)
+        closed[seen_posts[p]] = max(closed[seen_posts[p]], stamp)
     for a in range(masks.blocked_indptr[user], masks.blocked_indptr[user + 1]):
         author = masks.blocked_authors[a]
         for p in range(masks.author_indptr[author], masks.author_indptr[author + 1]):
-            closed[author_posts[p]] = max(closed[author_posts[p]], row)
+            closed[author_posts[p]] = max(closed[author_posts[p]], stamp)
 
 
 @compiled
@@ -113,25 +164,25 @@ def _recommend_to(
     given: Any,
     blend: float,
     masks: Any,
+    space: Any,
+    stamp: int,
     out_posts: Array,
     out_scores: Array,
 ) -> None:
     freshness, popularity, by_popularity = given.freshness, given.popularity, given.by_popularity
-    n_posts, n, room = len(freshness), out_posts.shape[1], room_for(out_posts.shape[1])
-    totals, posts = np.zeros(n_posts), np.empty(n_posts + 1, dtype=np.int32)
-    # The last row that a post is closed for: nothing has to be cleared between rows.
-    closed = np.where(masks.eligible, np.int32(-1), np.int32(len(users)))
+    n, room = out_posts.shape[1], room_for(out_posts.shape[1])
+    totals, posts, closed = space.totals, space.posts, space.closed
     bounds = np.empty((neighbors.shape[1], 3), dtype=np.int64)
     keys, items, scratch = np.empty(room), np.empty(room, dtype=np.int32), np.empty(room)
 
     for row in range(len(users)):
         u = users[row]
-        _close(row, u, masks, closed)
+        _close(stamp + row, u, masks, closed)
         n_voted = _sum_votes(neighbors[u], similarities[u], given, bounds, totals, posts)
         n_open, highest = 0, 0.0
         for i in range(n_voted):
             post = posts[i]
-            total = totals[post] * freshness[post] if closed[post] < row else 0.0
+            total = totals[post] * freshness[post] if closed[post] < stamp + row else 0.0
             totals[post] = total
             posts[n_open] = post
             n_open += total > 0.0
@@ -143,7 +194,7 @@ def _recommend_to(
                 score = blend * popularity[post]
                 if score == 0.0:
                     break
-                if closed[post] < row and totals[post] == 0.0:
+                if closed[post] < stamp + row and totals[post] == 0.0:
                     keys[size], items[size] = score, post
                     size += 1
                     if size == n:
@@ -173,7 +224,7 @@ def recommend_to(
     *,
     neighbors: Array,
     similarities: Array,
-    votes: sp.csr_array,
+    votes: Votes | sp.csr_array,
     factors: PostFactors,
     blend: float,
     masks: Masks,
@@ -191,7 +242,7 @@ def recommend_to(
         n: columns of the result, at least 1.
         neighbors: (n_users, k) int32 rows of `votes`, -1 after the last.
         similarities: (n_users, k) float32.
-        votes: (n_voters, n_posts) CSR, not negative.
+        votes: (n_voters, n_posts), not negative; `Votes` when it is asked often.
         factors: the posts' freshness and popularity.
         blend: share of popularity in the score, 0 … 1.
         masks: who may see what.
@@ -212,7 +263,7 @@ def recommend_to(
     inputs = (
         frozen(neighbors, np.int32),
         frozen(similarities, np.float32),
-        _Votes(
+        _Given(
             frozen(votes.indptr, np.int64),
             frozen(votes.indices, np.uint32),
             frozen(votes.data, np.float64),
@@ -222,7 +273,6 @@ def recommend_to(
         ),
         float(blend),
         _MaskArrays(
-            frozen(masks.eligible, np.bool_),
             frozen(masks.seen_indptr, np.int64),
             frozen(masks.seen_posts, np.int32),
             frozen(masks.blocked_indptr, np.int64),
@@ -233,7 +283,8 @@ def recommend_to(
     )
 
     def work(start: int, stop: int) -> None:
-        _recommend_to(users[start:stop], *inputs, posts[start:stop], scores[start:stop])
+        space = _KEPT.for_rows(stop - start, masks.eligible)
+        _recommend_to(users[start:stop], *inputs, *space, posts[start:stop], scores[start:stop])
 
     run_chunks(work, np.ones(len(users)), n_threads, progress, should_stop)
     return posts, scores

@@ -121,10 +121,7 @@ def run_chunks(
     """
     if not len(cost):
         return
-    cumulated = np.cumsum(cost)
-    bounds = np.searchsorted(cumulated, np.linspace(0, cumulated[-1], CHUNKS + 1)[1:-1])
-    edges = np.unique(np.concatenate([[0], bounds, [len(cost)]])).tolist()
-    chunks = list(itertools.pairwise(edges))
+    chunks = _chunks(cost) if len(cost) > 1 else [(0, 1)]
     run_tasks(
         lambda chunk: work(*chunk),
         chunks,
@@ -134,6 +131,13 @@ def run_chunks(
         progress=progress,
         should_stop=should_stop,
     )
+
+
+def _chunks(cost: Array) -> list[tuple[int, int]]:
+    cumulated = np.cumsum(cost)
+    bounds = np.searchsorted(cumulated, np.linspace(0, cumulated[-1], CHUNKS + 1)[1:-1])
+    edges = np.unique(np.concatenate([[0], bounds, [len(cost)]])).tolist()
+    return list(itertools.pairwise(edges))
 
 
 def available_cores() -> int:

@@ -14,7 +14,7 @@ from reco_assets.recommender.explanation import Explanation, explain_score
 from reco_assets.recommender.fit_inputs import FitArguments, FitInputs
 from reco_assets.recommender.fold_in import FoldedIn, FoldIn
 from reco_assets.recommender.interaction_log import rows_of
-from reco_assets.recommender.list_scoring import PostFactors, recommend_to
+from reco_assets.recommender.list_scoring import PostFactors, Votes, recommend_to
 from reco_assets.recommender.neighbor_search import NeighborIndex
 from reco_assets.recommender.recommendation_lists import RecommendationLists
 from reco_assets.recommender.stored_model import load_model, save_model
@@ -223,7 +223,7 @@ class UserKNNRecommender:
             max(1, min(self._list_length(n), self.n_posts_)),
             neighbors=self.neighbors_,
             similarities=self.similarities_,
-            votes=self.votes_,
+            votes=self._fold_in.votes,
             factors=self.factors_,
             blend=self.popularity_blend,
             masks=self.masks_,
@@ -368,7 +368,7 @@ class UserKNNRecommender:
         self._fold_in = FoldIn(
             index=self.index_,
             weighting=self.weighting_,
-            votes=self.votes_,
+            votes=Votes.of(self.votes_),
             factors=self.factors_,
             masks=self.masks_,
             as_of_us=self.as_of_us_,

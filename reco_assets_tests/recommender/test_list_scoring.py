@@ -1,10 +1,12 @@
 from typing import Any
 
 import numpy as np
+import pytest
 import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reco_assets.recommender import list_scoring
 from reco_assets.recommender.list_scoring import PostFactors, recommend_to
 from reco_assets.recommender.masks import Masks
 
@@ -104,3 +106,30 @@ def test_popularity_too_small_for_a_score_is_left_out() -> None:
         masks=Masks.build(sp.csr_array((1, 2))),
     )
     assert posts.tolist() == [[1, -1]]
+
+
+def test_what_a_thread_keeps_never_reaches_the_next_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    masks = Masks.build(sp.csr_array(np.array([[1, 0, 0, 0, 0], [0, 0, 0, 0, 0]])))
+
+    def lists(masks: Masks = masks) -> list[list[int]]:
+        posts, _ = recommend_to(
+            np.array([0, 1]),
+            5,
+            neighbors=np.array([[1], [0]], dtype=np.int32),
+            similarities=np.ones((2, 1), dtype=np.float32),
+            votes=sp.csr_array(np.array([[5.0, 0, 4, 0, 1], [5, 4, 3, 2, 0]])),
+            factors=PostFactors(np.ones(5), np.zeros(5)),
+            blend=0.0,
+            masks=masks,
+            n_threads=1,
+        )
+        return [[int(post) for post in row if post >= 0] for row in posts]
+
+    assert lists() == lists() == [[1, 2, 3], [0, 2, 4]]
+    masks.eligible[2] = False
+    assert lists() == [[1, 3], [0, 4]]
+    masks.eligible[2] = True
+    for left in (3, 2, 1):  # rows are told apart by numbers of 31 bits, which come to their end
+        monkeypatch.setattr(list_scoring._KEPT, "stamp", np.iinfo(np.int32).max - left)
+        assert lists() == [[1, 2, 3], [0, 2, 4]]
+    assert lists(Masks.build(sp.csr_array((2, 5)))) == [[0, 1, 2, 3], [0, 2, 4]]
