@@ -113,7 +113,7 @@ def test_what_a_thread_keeps_never_reaches_the_next_list(monkeypatch: pytest.Mon
 
     def lists(masks: Masks = masks) -> list[list[int]]:
         posts, _ = recommend_to(
-            np.array([0, 1]),
+            np.tile([0, 1], 100),  # several rows a chunk
             5,
             neighbors=np.array([[1], [0]], dtype=np.int32),
             similarities=np.ones((2, 1), dtype=np.float32),
@@ -123,13 +123,15 @@ def test_what_a_thread_keeps_never_reaches_the_next_list(monkeypatch: pytest.Mon
             masks=masks,
             n_threads=1,
         )
-        return [[int(post) for post in row if post >= 0] for row in posts]
+        first, second = ([int(post) for post in row if post >= 0] for row in posts[:2])
+        assert posts.tolist() == posts[:2].tolist() * 100
+        return [first, second]
 
     assert lists() == lists() == [[1, 2, 3], [0, 2, 4]]
     masks.eligible[2] = False
     assert lists() == [[1, 3], [0, 4]]
     masks.eligible[2] = True
-    for left in (3, 2, 1):  # rows are told apart by numbers of 31 bits, which come to their end
+    for left in (5, 4, 3, 2, 1):  # rows are told apart by numbers of 31 bits, which come to their end
         monkeypatch.setattr(list_scoring._KEPT, "stamp", np.iinfo(np.int32).max - left)
         assert lists() == [[1, 2, 3], [0, 2, 4]]
     assert lists(Masks.build(sp.csr_array((2, 5)))) == [[0, 1, 2, 3], [0, 2, 4]]
