@@ -45,6 +45,15 @@ class IdSpace:
         n_fitted = len(self._keys)
         return bytes(self._fitted[code].tobytes()) if code < n_fitted else self._later[code - n_fitted]
 
+    def ids_of(self, codes: Array) -> list[bytes]:
+        """The ids of (n,) codes, 16 bytes each."""
+        later = np.flatnonzero(codes >= len(self._keys))
+        joined = self._fitted.take(codes, axis=0, mode="clip").tobytes()
+        ids = [joined[start : start + 16] for start in range(0, 16 * len(codes), 16)]
+        for position in later.tolist():
+            ids[position] = self.id_of(int(codes[position]))
+        return ids
+
     def add(self, ids: Array) -> Array:
         """(n,) int32 codes of (n, 16) ids; unknown ones are numbered as they come."""
         codes = rows_of(self._fitted, ids)

@@ -24,7 +24,10 @@ from reco_assets.recommender.weighting import age_in_days, vote_values
 
 Array = npt.NDArray[Any]
 
+_QUICK_ENTRIES = 30_000
+"""Of neighbours' rows: so many are summed up in about a millisecond."""
 _FIRST_ROW = np.zeros(1, dtype=np.int32)
+_NOBODY = (np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32))
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,13 @@ class LiveState:
     def seen(self, user_id: bytes) -> list[bytes]:
         """The posts that the user interacted with, within the fit's window and since."""
         user = self.user(user_id)
-        return [] if user < 0 else [self.post_ids.id_of(post) for post in self.rows.row(user).posts.tolist()]
+        return [] if user < 0 else self.post_ids.ids_of(self.rows.row(user).posts)
+
+    def is_quick(self, user_id: bytes) -> bool:
+        """Whether `recommend` takes less than a thread would: the neighbours are known, and not too busy."""
+        user = self.user(user_id)
+        found = self._known_neighbors(user) if user >= 0 else _NOBODY
+        return found is not None and self.rows.count(found[0]) <= _QUICK_ENTRIES
 
     def recommend(self, user_id: bytes, n: int, *, closed: Iterable[bytes] = ()) -> LiveAnswer | None:
         """The best `n` posts for a user, without those in `closed`; None for a user without an event."""
@@ -172,8 +181,9 @@ class LiveState:
             n_threads=1,
         )
         listed = int(np.count_nonzero(posts[0] >= 0))
-        ids = [self.post_ids.id_of(post) for post in posts[0, :listed].tolist()]
-        return LiveAnswer(ids, scores[0, :listed].tolist(), question.folded_in)
+        return LiveAnswer(
+            self.post_ids.ids_of(posts[0, :listed]), scores[0, :listed].tolist(), question.folded_in
+        )
 
     def explain(self, user_id: bytes, post_ids: Sequence[bytes]) -> list[ExplainedPost]:
         """What the posts' scores for a user are made of; unknown posts and users are left out."""
@@ -205,20 +215,25 @@ class LiveState:
 
     def neighbors(self, user: int) -> tuple[Array, Array, bool]:
         """Users of the fit like this one, their similarities, and whether they were found anew."""
-        version = self.rows.version(user)
-        if not version and user < self.model.n_users_:
-            found, similarities = self.model.neighbors_[user], self.model.similarities_[user]
-            return *_without_end(found, similarities), False
-        kept = self.neighbors_found.get(user, version)
-        if kept is None:
+        found = self._known_neighbors(user)
+        if found is None:
             posts, weights, times = self.rows.row(user)
             known = posts < self.model.n_posts_
             row = user if user < self.model.n_users_ else -1
-            kept = _without_end(
+            found = _without_end(
                 *self.model.neighbors_of(posts[known], weights[known], times[known], user_index=row)
             )
-            self.neighbors_found.put(user, version, *kept)
-        return *kept, True
+            self.neighbors_found.put(user, self.rows.version(user), *found)
+        return *found, not self._is_as_in_the_fit(user)
+
+    def _known_neighbors(self, user: int) -> tuple[Array, Array] | None:
+        """Neighbours and similarities; None where they have to be found first."""
+        if self._is_as_in_the_fit(user):
+            return _without_end(self.model.neighbors_[user], self.model.similarities_[user])
+        return self.neighbors_found.get(user, self.rows.version(user))
+
+    def _is_as_in_the_fit(self, user: int) -> bool:
+        return user < self.model.n_users_ and not self.rows.version(user)
 
     def _question(self, user: int, user_id: bytes, closed: Iterable[bytes]) -> _Question:
         neighbors, similarities, folded_in = self.neighbors(user)

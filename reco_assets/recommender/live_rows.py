@@ -71,19 +71,15 @@ class RowsView:
             part, entries = slice(self.base_indptr[user], self.base_indptr[user + 1]), self.base
         return Entries(*(array[part] for array in entries))
 
+    def count(self, users: Array) -> int:
+        """Entries in the rows of (m,) users of the fit, as far as their rows are the fit's."""
+        return int((self.base_indptr[users + 1] - self.base_indptr[users]).sum())
+
     def gather(self, users: Array) -> GatheredRows:
         """The rows of (m,) users of the fit, copied."""
-        slots = self.slot[users]
-        moved = slots >= 0
-        starts = np.where(moved, 0, self.base_indptr[users])
-        stops = np.where(moved, 0, self.base_indptr[users + 1])
-        starts[moved], stops[moved] = self.begin[slots[moved]], self.end[slots[moved]]
-        indptr = np.zeros(len(users) + 1, dtype=np.int64)
-        np.cumsum(stops - starts, out=indptr[1:])
-        n = int(indptr[-1])
-        out = Entries(np.empty(n, np.int32), np.empty(n), np.empty(n, np.int64))
-        _copy_rows(starts, moved, indptr, self.base, self.changed, out)
-        return GatheredRows(indptr, out)
+        changed_rows = (self.slot, self.begin, self.end)
+        indptr, *entries = _copied(users, self.base_indptr, self.base, changed_rows, self.changed)
+        return GatheredRows(indptr, Entries(*entries))
 
     def readers(self, as_of_us: int, half_life_days: float | None, n_posts: int) -> Array:
         """(n_posts,) float64: each post's readers, decayed, added up in the order of the users.
@@ -214,14 +210,28 @@ def _room(n: int) -> Entries:
 
 
 @compiled
-def _copy_rows(starts: Array, moved: Array, indptr: Array, base: Any, changed: Any, out: Any) -> None:
-    for row in range(len(starts)):
-        source = changed if moved[row] else base
-        shift = starts[row] - indptr[row]
+def _copied(
+    users: Array, base_indptr: Array, base: Any, changed_rows: Any, changed: Any
+) -> tuple[Array, Array, Array, Array]:
+    slot, begin, end = changed_rows
+    indptr = np.zeros(len(users) + 1, dtype=np.int64)
+    for row in range(len(users)):
+        user = users[row]
+        s = slot[user]
+        n = end[s] - begin[s] if s >= 0 else base_indptr[user + 1] - base_indptr[user]
+        indptr[row + 1] = indptr[row] + n
+    total = indptr[-1]
+    posts = np.empty(total, dtype=np.int32)
+    weights, times = np.empty(total), np.empty(total, dtype=np.int64)
+    for row in range(len(users)):
+        s = slot[users[row]]
+        source = changed if s >= 0 else base
+        shift = (begin[s] if s >= 0 else base_indptr[users[row]]) - indptr[row]
         for to in range(indptr[row], indptr[row + 1]):
-            out.posts[to] = source.posts[to + shift]
-            out.weights[to] = source.weights[to + shift]
-            out.times[to] = source.times[to + shift]
+            posts[to] = source.posts[to + shift]
+            weights[to] = source.weights[to + shift]
+            times[to] = source.times[to + shift]
+    return indptr, posts, weights, times
 
 
 @compiled

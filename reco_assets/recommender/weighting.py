@@ -181,23 +181,23 @@ def vote_values(weights: Array, age_days: Array, weighting: str, half_life_days:
     """
     if problem := problem_with("vote_weighting", weighting):
         raise BadInput(problem)
+    if weighting == "binary":
+        return decay(age_days, half_life_days)
     values = np.asarray(weights, dtype=np.float64)
-    if weighting == "sqrt":
-        values = np.sqrt(values)
-    elif weighting == "binary":
-        values = np.ones_like(values)
-    return values * decay(age_days, half_life_days)
+    return (np.sqrt(values) if weighting == "sqrt" else values) * decay(age_days, half_life_days)
 
 
 def decay(age_days: Array, half_life_days: float | None) -> Array:
     """0.5^(age / half-life), float64, 1 without a half-life; a negative age counts as 0."""
     age = np.maximum(np.asarray(age_days, dtype=np.float64), 0.0)
-    return np.ones_like(age) if half_life_days is None else np.exp2(-age / half_life_days)
+    return np.ones_like(age) if half_life_days is None else np.exp2(age / -half_life_days)
 
 
 def age_in_days(times_us: Array, as_of_us: int) -> Array:
     """Days from each time to `as_of_us`, float64; infinite for `UNKNOWN_TIME`."""
     times = np.asarray(times_us, dtype=np.int64)
     known = times != UNKNOWN_TIME
+    if known.all():  # as nearly always
+        return np.asarray((as_of_us - times) / MICROSECONDS_PER_DAY)
     ages = (as_of_us - np.where(known, times, 0)) / MICROSECONDS_PER_DAY
     return np.where(known, ages, np.inf)
