@@ -64,10 +64,11 @@ def user_recommendations(
         config.min_post_coverage,
         config.max_size_change,
     )
+    watch = StepWatch.of(context)
     with explained(context):
         registered = registered_version(context.instance, day)
         with storage.writing("user_recommendations", context.log.info):
-            computed = compute_lists(storage, day, registered, StepWatch.of(context))
+            computed = compute_lists(storage, day, registered, watch)
         with postgres.transaction() as connection:
             live = live_generation(connection)
         verdicts = judge_lists(computed, storage, live, limits)
@@ -84,6 +85,7 @@ def user_recommendations(
             dagster_run_id=context.run.run_id,
             ttl_hours=config.ttl_hours,
             now=utc_now(),
+            watch=watch,
         )
         if publication.status == "live":
             try:

@@ -15,6 +15,7 @@ _COMMANDS = {
     "dev": ("dev_command", "Dagster UI, daemon, MLflow UI and the service on one machine."),
     "serve": ("serve_command", "The service: events in, feeds out."),
     "run": ("run_command", "Run the pipeline for a day, or for a range of days."),
+    "rollback": ("rollback_command", "Put an earlier day's lists live again."),
     "recommend": ("recommend_command", "Show a user's list and explain it."),
     "migrate": ("migrate_command", "Create or update the tables; never touches the app's own."),
     "seed": ("seed_command", "Fill the database with demo data of any size."),

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from reco_assets.errors import CorruptArtifact, PublicationRefused
-from reco_assets.events import POST_ID, USER_ID
 from reco_assets.names import end_of_day_us
+from reco_assets.pipeline.archived_lists import write_archive
 from reco_assets.pipeline.fitting import RegisteredVersion, model_verdict
 from reco_assets.pipeline.step_watch import UNWATCHED, StepWatch
 from reco_assets.recommender.artifact import artifact_digest
@@ -31,7 +29,7 @@ from reco_assets.recommender.recommendation_lists import RecommendationLists
 from reco_assets.recommender.user_knn import UserKNNRecommender
 from reco_assets.resources.mlflow_tracking import ModelRegistry
 from reco_assets.resources.postgres import PostgresResource
-from reco_assets.resources.storage import FileStorage, read_json, replacing
+from reco_assets.resources.storage import FileStorage, read_json
 from reco_assets.store.copy_buffer import RecommendationRows
 from reco_assets.store.generations import Generation, Origin, live_generation, record_refused
 from reco_assets.store.publish import Publication, publish
@@ -44,12 +42,13 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class ComputedLists:
-    """The lists of a day and the model they come from."""
+    """The lists of a day, the model they come from, and the file that holds them with its SHA-256."""
 
     day: date
     model: UserKNNRecommender
     lists: RecommendationLists
     path: Path
+    digest: str
 
     def user_ids(self) -> Array:
         """(n_rows, 16) uint8: whom each row is for."""
@@ -87,18 +86,9 @@ def compute_lists(
         )
     model = UserKNNRecommender.load(storage.model(day), redo=redo)
     lists = model.recommend(progress=watch.progress("Lists"), should_stop=watch.should_stop)
-    computed = ComputedLists(day, model, lists, storage.recommendations(day))
-    table = pa.table(
-        {
-            USER_ID: _fixed_size_binary(computed.user_ids()),
-            POST_ID: _fixed_size_binary(computed.post_ids()),
-            "rank": lists.rank,
-            "score": lists.score,
-        }
-    )
-    with replacing(computed.path) as file:
-        pq.write_table(table, file, compression="zstd")
-    return computed
+    path = storage.recommendations(day)
+    users, posts = _rows(model.user_ids_, lists.user_index), _rows(model.post_ids_, lists.post_index)
+    return ComputedLists(day, model, lists, path, write_archive(path, users, posts, lists))
 
 
 def judge_lists(
@@ -159,6 +149,7 @@ def refuse(
             registered.mlflow_run_id,
             dagster_run_id,
             registered.digest,
+            computed.digest,
         ),
         message=reasons,
         n_users=computed.lists.n_users,
@@ -178,6 +169,7 @@ def publish_lists(
     dagster_run_id: str,
     ttl_hours: float,
     now: datetime,
+    watch: StepWatch = UNWATCHED,
 ) -> Publication:
     """Swap the lists in if no newer day is live; otherwise record them as archived."""
     return publish(
@@ -190,6 +182,8 @@ def publish_lists(
         mlflow_run_id=registered.mlflow_run_id,
         dagster_run_id=dagster_run_id,
         model_digest=registered.digest,
+        lists_digest=computed.digest,
+        say=watch.say,
     )
 
 
@@ -197,8 +191,3 @@ def _rows(ids: Array | None, index: Array) -> Array:
     assert ids is not None  # the pipeline fits with ids
     rows: Array = ids[index]
     return rows
-
-
-def _fixed_size_binary(ids: Array) -> pa.FixedSizeBinaryArray:
-    data = np.ascontiguousarray(ids)
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(data), [None, pa.py_buffer(data)])

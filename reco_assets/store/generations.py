@@ -37,6 +37,8 @@ class Generation:
     superseded_at: datetime | None
     message: str | None
     model_digest: str | None = None
+    lists_digest: str | None = None
+    restored_from: UUID | None = None
     dropped_reasons: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -50,7 +52,9 @@ class Origin:
     """What a generation was made from.
 
     `model_digest` is `recommender.artifact.artifact_digest` of the model's files, by which the service knows
-    that those on its disk are the ones that were published.
+    that those on its disk are the ones that were published. `lists_digest` is the SHA-256 of the file of all
+    lists, by which a rollback knows them. `restored_from` is the generation that a rollback made live again;
+    everything else is then that one's.
     """
 
     partition_date: date
@@ -58,6 +62,8 @@ class Origin:
     mlflow_run_id: str | None = None
     dagster_run_id: str | None = None
     model_digest: str | None = None
+    lists_digest: str | None = None
+    restored_from: UUID | None = None
 
 
 def live_generation(connection: sa.Connection) -> Generation | None:
@@ -73,6 +79,12 @@ def generation(connection: sa.Connection, generation_id: UUID) -> Generation | N
 def list_generations(connection: sa.Connection, *, limit: int = 20) -> list[Generation]:
     """The newest records first."""
     query = _select().order_by(table.c.created_at.desc(), table.c.id).limit(limit)
+    return [Generation(**row) for row in connection.execute(query).mappings()]
+
+
+def generations_of(connection: sa.Connection, day: date) -> list[Generation]:
+    """Everything on record about that partition, the newest first."""
+    query = _select().where(table.c.partition_date == day).order_by(table.c.created_at.desc(), table.c.id)
     return [Generation(**row) for row in connection.execute(query).mappings()]
 
 
@@ -143,6 +155,8 @@ def _origin(origin: Origin) -> dict[str, Any]:
         "mlflow_run_id": origin.mlflow_run_id,
         "dagster_run_id": origin.dagster_run_id,
         "model_digest": origin.model_digest,
+        "lists_digest": origin.lists_digest,
+        "restored_from": origin.restored_from,
     }
 
 

@@ -4,7 +4,7 @@ They are few, so the database judges them row by row, by the rules and in the or
 `eligibility`. What is dropped is counted as `carried_over_seen` and so on.
 """
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -20,7 +20,10 @@ _COLUMNS = "id, user_id, post_id, score, generated_at, expires_at, model_version
 _CARRY_OVER = """
 WITH carried AS (
     INSERT INTO user_recommendations_next ({columns})
-    SELECT {columns} FROM user_recommendations old WHERE old.expires_at > :moment AND {whose}
+    SELECT {columns} FROM user_recommendations old
+    WHERE old.expires_at > :moment AND {whose}
+      AND (CAST(:until AS date) IS NULL OR old.generation_id IN (
+          SELECT id FROM recommendation_generations WHERE partition_date <= :until))
     RETURNING user_id
 )
 INSERT INTO pg_temp.reco_old_lists SELECT DISTINCT user_id FROM carried
@@ -80,8 +83,14 @@ SELECT count(*) FROM pg_temp.reco_old_lists o JOIN user_recommendations_next n O
 """
 
 
-def carry_over(connection: sa.Connection, moment: datetime) -> None:
-    """Copy the live rows of users without a new one that expire after `moment`."""
+def carry_over(connection: sa.Connection, moment: datetime, until: date | None) -> None:
+    """Copy the live rows of users without a new one that expire after `moment`.
+
+    Args:
+        connection: in a transaction.
+        moment: with time zone.
+        until: rows of later partitions stay behind; None: of none.
+    """
     forget(connection)
     connection.execute(
         sa.text(
@@ -89,18 +98,20 @@ def carry_over(connection: sa.Connection, moment: datetime) -> None:
         )
     )
     whose = _ABSENT if connection.scalar(_FEW_USERS) else _WITHOUT_NEW_ROWS
-    connection.execute(sa.text(_CARRY_OVER.format(columns=_COLUMNS, whose=whose)), {"moment": moment})
+    connection.execute(
+        sa.text(_CARRY_OVER.format(columns=_COLUMNS, whose=whose)), {"moment": moment, "until": until}
+    )
 
 
 def carry_over_emptied(
-    connection: sa.Connection, moment: datetime, numbers: "NDArray[np.integer[Any]]"
+    connection: sa.Connection, moment: datetime, until: date | None, numbers: "NDArray[np.integer[Any]]"
 ) -> None:
     """The same for users, by their number in the generation, who have just lost every new row.
 
     They keep the old list, as if the new generation had not known them.
     """
     if len(numbers):
-        parameters = {"moment": moment, "numbers": numbers.tolist()}
+        parameters = {"moment": moment, "until": until, "numbers": numbers.tolist()}
         connection.execute(sa.text(_CARRY_OVER.format(columns=_COLUMNS, whose=_EMPTIED)), parameters)
 
 

@@ -4,10 +4,10 @@ The new rows are built in a table aside, checked against what the app deleted me
 into place in one short transaction. Readers see the old generation or the new one. A publisher that
 dies at any instant leaves the old generation live; the next one clears its debris.
 
-What a publication decides runs on one connection, which holds a session advisory lock: losing the
-connection loses the lock and the work together, so two publishers never build at once. (A pooler in
-transaction mode breaks session locks; publish through a direct connection.) Other connections only
-help: one reads the interactions while the rows are loaded, two build indexes of this very table.
+What a publication decides runs on one connection, which holds the lock: losing the connection loses the
+lock and the work together, so two publishers never build at once. (A pooler in transaction mode breaks
+session locks; publish through a direct connection.) Other connections only help: one reads the
+interactions while the rows are loaded, two build indexes of this very table.
 
 What may go live is asked twice: before the rows are sent, so that they are sent without those that may
 not, and again under the foreign keys, where only what has changed in between is deleted. An
@@ -18,10 +18,11 @@ A reader in a REPEATABLE READ transaction that began before the swap and first t
 after it sees the new rows (they are loaded frozen), but not those carried over.
 """
 
+import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import partial
@@ -37,7 +38,6 @@ from reco_assets.errors import (
     BadInput,
     DatabaseBusy,
     DatabaseUnreachable,
-    PublicationInProgress,
     PublicationRefused,
     RecoError,
 )
@@ -47,6 +47,7 @@ from reco_assets.store.background_reader import LATE, BackgroundReader, backgrou
 from reco_assets.store.copy_buffer import COLUMNS, CONSTANTS, RecommendationRows, SharedValues, copy_chunks
 from reco_assets.store.database import connect_with_retry, pauses, sqlstate, translated
 from reco_assets.store.generations import Generation, Origin
+from reco_assets.store.publication_lock import publication_lock
 from reco_assets.store.screening import Screening
 from reco_assets.store.table_clone import LIVE, NEXT, REPLACED
 
@@ -63,11 +64,10 @@ if TYPE_CHECKING:
     from reco_assets.store.schema import IdType
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
-_LOCK_CLASS: Final = 0x7075626C  # "publ"; the second key is the schema
 _LOCK_ATTEMPTS = 12
 _LONGEST_PAUSE_S = 3.0
-_LOCK_POLL_S = 0.25
 _TOUCHED = 1000
 """One deleted row in so many touches one page in twenty."""
 
@@ -96,6 +96,22 @@ class Publication:
     replaced: UUID | None = None
 
 
+@dataclass(frozen=True)
+class Rollback:
+    """That lists of the past are to be live again, whatever newer partition is live.
+
+    Attributes:
+        source: The generation that they were made for.
+        replaces: What was live when this was decided; something else by then is left alone.
+        decided_at: With time zone. Rows of absent users are kept if they expire later and belong to no newer
+            partition: those are what is rolled back.
+    """
+
+    source: UUID
+    replaces: UUID | None
+    decided_at: datetime
+
+
 def publish(
     engine: sa.Engine,
     rows: RecommendationRows,
@@ -107,7 +123,10 @@ def publish(
     mlflow_run_id: str | None = None,
     dagster_run_id: str | None = None,
     model_digest: str | None = None,
+    lists_digest: str | None = None,
+    rollback: Rollback | None = None,
     wait_s: float = 60.0,
+    say: Callable[[str], None] = _log.info,
     on_stage: Callable[[str], None] = lambda _stage: None,
 ) -> Publication:
     """Make `rows` the live generation, or archive it when a newer partition is live.
@@ -125,13 +144,16 @@ def publish(
         mlflow_run_id: For the record.
         dagster_run_id: For the record.
         model_digest: Of the model's files; without it the service does not compute with them.
+        lists_digest: Of the file that the rows are archived in; without it they cannot be rolled back to.
+        rollback: Set if the lists are not new.
         wait_s: How long to wait for another publisher to end, or for the server to notice that one was
             killed; 0 asks once.
+        say: Told what is waited for.
         on_stage: Called with each name of `STAGES`; tests interrupt here.
 
     Raises:
         PublicationInProgress: Another process is still publishing after `wait_s`.
-        PublicationRefused: No row is left to publish; the live generation stays.
+        PublicationRefused: No row is left to publish, or a rollback came too late; the live generation stays.
         BadInput: A pair occurs twice, or a time lacks its zone.
         SchemaError: Not migrated, or foreign keys of others point at the table.
         DatabaseBusy: The locks for the swap could not be had; nothing changed.
@@ -141,9 +163,12 @@ def publish(
         raise BadInput(
             f"generated_at {generated_at} and expires_at {expires_at} need a time zone, such as UTC."
         )
-    origin = Origin(partition_date, model_version, mlflow_run_id, dagster_run_id, model_digest)
+    source = rollback.source if rollback else None
+    origin = Origin(
+        *(partition_date, model_version, mlflow_run_id, dagster_run_id), model_digest, lists_digest, source
+    )
     shared = SharedValues(generated_at.astimezone(UTC), expires_at.astimezone(UTC), model_version, uuid4())
-    job = _Job(engine, rows, origin, shared, wait_s, on_stage)
+    job = _Job(engine, rows, origin, shared, rollback, wait_s, say, on_stage)
     for pause in pauses(engine):
         try:
             return job.run()
@@ -162,11 +187,16 @@ class _Job:
     rows: RecommendationRows
     origin: Origin
     shared: SharedValues
+    rollback: Rollback | None
     wait_s: float
+    say: Callable[[str], None]
     on_stage: Callable[[str], None]
 
     def run(self) -> Publication:
-        with connect_with_retry(self.engine) as connection, _publication_lock(connection, self.wait_s):
+        with (
+            connect_with_retry(self.engine) as connection,
+            publication_lock(connection, self.wait_s, self.say),
+        ):
             self.on_stage("locked")
             with connection.begin():
                 earlier_try = generations.generation(connection, self.shared.generation_id)
@@ -175,7 +205,9 @@ class _Job:
             self.on_stage("cleared")
             if earlier_try is not None and earlier_try.status == "live":  # lost in the commit, which happened
                 return _published(earlier_try)
-            if live is not None and self.origin.partition_date < live.partition_date:
+            if self.rollback is not None:
+                _check_still_live(self.rollback, live)
+            elif live is not None and self.origin.partition_date < live.partition_date:
                 return self._archive(connection, live)
             with connection.begin():
                 table_clone.dependents(connection)  # refuse before the work, not after it
@@ -204,7 +236,7 @@ class _Job:
         )
 
     def _build_and_swap(self, connection: sa.Connection, live: Generation | None) -> Publication:
-        generation_id, moment = self.shared.generation_id, self.shared.generated_at
+        generation_id = self.shared.generation_id
         with connection.begin():
             id_type = id_type_of(connection)
             began = connection.scalar(_CLOCK)
@@ -215,7 +247,7 @@ class _Job:
                 eligibility.forget_users(connection, screening.users_without_rows())
             with connection.begin():
                 self._load(connection, screening.kept, id_type)
-                old_lists.carry_over(connection, moment)
+                old_lists.carry_over(connection, *self._kept_rows)
             self.on_stage("copied")
             index_names = self._build_indexes(connection)
             self.on_stage("indexed")
@@ -240,6 +272,13 @@ class _Job:
         return Publication(
             generation_id, "live", self.origin.partition_date, method=method, replaced=replaced, **counts
         )
+
+    @property
+    def _kept_rows(self) -> tuple[datetime, date | None]:
+        """Of users without a new one: those that expire after the instant, of no later partition."""
+        if self.rollback is None:
+            return self.shared.generated_at, None
+        return self.rollback.decided_at, self.origin.partition_date
 
     def _load(self, connection: sa.Connection, kept: "NDArray[np.bool_]", id_type: "IdType") -> None:
         """Create and fill in one transaction: only then may COPY freeze the rows."""
@@ -277,7 +316,7 @@ class _Job:
         table_clone.analyze(connection)
         outcome = screening.again(eligibility.standing(connection), reader.seen(connection, began - LATE))
         eligibility.drop(connection, outcome.drops)
-        old_lists.carry_over_emptied(connection, self.shared.generated_at, outcome.emptied)
+        old_lists.carry_over_emptied(connection, *self._kept_rows, outcome.emptied)
         dropped_old, n_carried_over = old_lists.drop_ineligible(connection)
         dropped = dict(sorted({**outcome.dropped, **dropped_old}.items()))
         if outcome.n_recommendations == 0:
@@ -317,47 +356,13 @@ class _Job:
         return method
 
 
-@contextmanager
-def _publication_lock(connection: sa.Connection, wait_s: float) -> Iterator[None]:
-    """Hold the session's advisory lock; afterwards the session is ended unless all went well."""
-    parameters = {"class": _LOCK_CLASS}
-    _acquire(connection, wait_s)
-    with suppress(DBAPIError), connection.begin():
-        # The server notices a killed publisher in the middle of a long statement. Not on every platform.
-        connection.execute(sa.text("SELECT set_config('client_connection_check_interval', '2s', false)"))
-    try:
-        yield
-    except BaseException:
-        with suppress(Exception), connection.begin():
-            connection.execute(_UNLOCK, parameters)
-        connection.invalidate()
-        raise
-    with connection.begin():
-        connection.execute(_UNLOCK, parameters)
-
-
-def _acquire(connection: sa.Connection, wait_s: float) -> None:
-    """Ask again and again: waiting inside PostgreSQL would hold a snapshot and run into the time-outs."""
-    parameters = {"class": _LOCK_CLASS}
-    began = time.monotonic()
-    while True:
-        with connection.begin():
-            if connection.scalar(_TRY_LOCK, parameters):
-                return
-            holder = connection.execute(_LOCK_HOLDER, parameters).one_or_none()
-        waited = time.monotonic() - began
-        if waited >= wait_s:
-            break
-        time.sleep(min(_LOCK_POLL_S, wait_s - waited))
-    who, end = "which has just ended", ""
-    if holder is not None:
-        since = f" since {holder.since:%Y-%m-%d %H:%M:%S} UTC" if holder.since else ""
-        who = f"backend {holder.pid} ({holder.application_name}){since}"
-        end = f" or, if it hangs, end it with SELECT pg_terminate_backend({holder.pid})"
-    raise PublicationInProgress(
-        f"Another process is publishing: {who}. Waited {waited:.1f} s for it. Wait until it is done{end}; "
-        "then run this again."
-    )
+def _check_still_live(rollback: Rollback, live: Generation | None) -> None:
+    if (live.id if live else None) != rollback.replaces:
+        now = f"the lists of {live.partition_date} (generation {live.id})" if live else "nothing"
+        raise PublicationRefused(
+            f"Another publication came first: now {now} is live, which nobody decided to replace. "
+            "Look at it, and roll back again if it should go too."
+        )
 
 
 def _clear(connection: sa.Connection, message: str, *, status: str = "failed") -> None:
@@ -435,15 +440,6 @@ def _published(generation: Generation) -> Publication:
 
 
 _CLOCK = sa.text("SELECT clock_timestamp()")
-_TRY_LOCK = sa.text("SELECT pg_try_advisory_lock(:class, hashtext(current_schema()))")
-_UNLOCK = sa.text("SELECT pg_advisory_unlock(:class, hashtext(current_schema()))")
-_LOCK_HOLDER = sa.text(
-    "SELECT l.pid, a.application_name, a.backend_start AS since FROM pg_locks l "
-    "JOIN pg_stat_activity a ON a.pid = l.pid "
-    "WHERE l.locktype = 'advisory' AND l.granted AND l.classid = :class "
-    "AND l.objid = (hashtext(current_schema())::bigint & 4294967295)::oid "
-    "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-)
 _WHOLE_LOCK_WAIT = sa.text(
     "SELECT set_config('lock_timeout', reset_val, true) FROM pg_settings WHERE name = 'lock_timeout'"
 )

@@ -133,6 +133,9 @@ def build_metadata(id_type: IdType = "uuid") -> sa.MetaData:
         sa.Column("superseded_at", timestamp),
         sa.Column("message", sa.Text),
         sa.Column("model_digest", sa.Text),
+        sa.Column("lists_digest", sa.Text),
+        # Not a foreign key: a record may outlive the one it came from.
+        sa.Column("restored_from", sa.Uuid),
         sa.CheckConstraint(
             "status IN ('building', 'live', 'superseded', 'archived', 'refused', 'failed')",
             name="recommendation_generations_status_check",

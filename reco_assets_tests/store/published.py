@@ -62,7 +62,9 @@ def publish_pairs(
     ttl: timedelta = timedelta(hours=72),
     version: str = "collaborative_filtering_v1",
     model_digest: str | None = None,
+    dagster_run_id: str | None = None,
     wait_s: float = 20.0,
+    say: Callable[[str], None] = lambda _text: None,
     on_stage: Callable[[str], None] = lambda _stage: None,
 ) -> Publication:
     return publish(
@@ -73,7 +75,9 @@ def publish_pairs(
         expires_at=generated_at + ttl,
         model_version=version,
         model_digest=model_digest,
+        dagster_run_id=dagster_run_id,
         wait_s=wait_s,
+        say=say,
         on_stage=on_stage,
     )
 

@@ -109,10 +109,11 @@ def test_a_database_of_the_first_revision_gets_the_new_columns_and_keeps_its_row
     with transaction(plain_engine) as connection:
         live = live_generation(connection)
     assert live is not None
-    assert live.model_digest is None
+    assert (live.model_digest, live.lists_digest, live.restored_from) == (None, None, None)
     assert migrate.downgrade(empty, "0001").after == "0001"
     with transaction(plain_engine) as connection:
-        assert "model_digest" not in relation_columns(connection)["recommendation_generations"]
+        columns = relation_columns(connection)["recommendation_generations"]
+    assert not {"model_digest", "lists_digest", "restored_from"} & set(columns)
 
 
 def test_two_migrations_at_once_both_succeed(empty: Settings) -> None:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from reco_assets.errors import DatabaseBusy, DatabaseUnreachable, PublicationInProgress
 from reco_assets.settings import Settings
-from reco_assets.store import migrate, table_clone
+from reco_assets.store import migrate, publication_lock, table_clone
 from reco_assets.store import publish as publish_module
 from reco_assets.store.database import create_engine_for, transaction
 from reco_assets.store.publish import STAGES
@@ -142,6 +142,35 @@ def test_a_publisher_that_has_waited_in_vain_says_how_long_for_whom_and_what_to_
     publish_pairs(engine, [(1, 1)], on_stage=try_a_second)
     pattern = r"backend (\d+) \(reco\).* Waited 0\.\d s for it\. .*pg_terminate_backend\(\1\); then run"
     assert re.search(pattern, message[0])
+
+
+def test_a_publisher_that_waits_says_at_once_for_whom_and_again_every_ten_seconds(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publication_lock, "_SAY_EVERY_S", 0.5)
+    make_world(engine)
+    said: list[str] = []
+    second = threading.Thread(
+        target=publish_pairs, args=(engine, [(1, 2)]), kwargs={"wait_s": 60, "say": said.append}
+    )
+
+    def start_a_second(stage: str) -> None:
+        if stage == "indexed":
+            second.start()
+            deadline = time.monotonic() + 30
+            while len(said) < 2:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+
+    publish_pairs(engine, [(1, 1)], dagster_run_id="run-7", on_stage=start_a_second)
+    second.join()
+    pattern = (
+        r"Waiting for another publication, 0 of 60 s: backend \d+ \(reco\) since \S+ \S+ UTC, "
+        rf"publishing {DAY} for Dagster run run-7 since \d\d:\d\d:\d\d UTC\."
+    )
+    assert re.fullmatch(pattern, said[0])
+    assert all(each.startswith("Waiting for another publication") for each in said)
+    assert live_pairs(engine) == {(1, 2)}
 
 
 def test_an_app_in_another_schema_publishes_at_the_same_time(settings: Settings, engine: sa.Engine) -> None:
