@@ -48,7 +48,8 @@ lock: .venv/.synced
 bench: .venv-bench/.synced
 	@$(MAKE) --no-print-directory .venv-bench-rectools/.synced || echo "RecTools is left out."
 	@.venv-bench/bin/python -m benchmarks $(if $(SIZES),--sizes $(SIZES)) $(if $(FEEDS),--feeds $(FEEDS)) \
-		$(if $(PARTS),--parts $(PARTS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(JSON),--json $(JSON))
+		$(if $(PARTS),--parts $(PARTS)) $(if $(ALONE),--alone) \
+		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(JSON),--json $(JSON))
 
 bench-serving: .venv/.synced
 	@$(RUN) benchmarks.serving $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(JSON),--json $(JSON))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import neighbor_search
-from benchmarks.contenders.registry import ENTRANTS
+from benchmarks.contenders.registry import ENTRANTS, OUR_ENTRANTS
 from benchmarks.feeds import FEEDS
 from benchmarks.machine import machine_table
 from benchmarks.processes import (
@@ -33,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["S", "M"], help="default: S M")
     parser.add_argument("--feeds", nargs="+", choices=FEEDS, default=list(FEEDS), help="default: both")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default: all")
+    parser.add_argument("--alone", action="store_true", help="leave the other libraries out")
     parser.add_argument("--rounds", type=int, default=3, help="that count, after a warm-up (default: 3)")
     parser.add_argument("--threads", type=int, default=available_cores(), help="default: all cores")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.rounds < 1 or given.threads < 1:
         parser.error("--rounds and --threads are at least 1.")
     sizes = sorted((SIZES[name] for name in set(given.sizes)), key=lambda size: size.users)
+    entrants = OUR_ENTRANTS if given.alone else ENTRANTS
     report = Report(given.json)
     began = time.monotonic()
 
@@ -50,13 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         del os.environ[name]
     try:
         with unwound_when_stopped(), working_directory() as directory:
-            report.add(machine_table(ENTRANTS, given.threads))
+            report.add(machine_table(entrants, given.threads))
             if "search" in given.parts:
                 neighbor_search.run(
                     report,
                     sizes,
                     given.feeds,
-                    ENTRANTS,
+                    entrants,
                     rounds=given.rounds,
                     threads=given.threads,
                     directory=directory,

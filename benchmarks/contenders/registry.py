@@ -125,3 +125,4 @@ ENTRANTS: Final = (
         python=RECTOOLS_PYTHON,
     ),
 )
+OUR_ENTRANTS: Final = tuple(entrant for entrant in ENTRANTS if entrant.name.startswith(OURS.name))

@@ -101,6 +101,7 @@ def test_a_contender_that_fails_says_why(tmp_path: Path) -> None:
 
 def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks", "--sizes", "S", "--feeds", "demo", "--parts", "search"]
+    command += ["--alone"]
     with subprocess.Popen(
         command,
         cwd=CHECKOUT,
