@@ -8,7 +8,7 @@ listens on loopback only (`server.py`).
 import hmac
 import ipaddress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -27,6 +27,14 @@ SOCKET_PROTOCOL: Final = "reco.bearer"
 
 _CLOCK_LEEWAY_S: Final = 30
 _LONGEST_TOKEN: Final = 8192
+_END_OF_TIME: Final = 2**40
+
+
+class Session(NamedTuple):
+    """For whom a connection acts, and until when: seconds since 1970, None without an end."""
+
+    user: UUID
+    ends_at: float | None
 
 
 class Identity:
@@ -59,13 +67,17 @@ class Identity:
             Problem: 401 without valid credentials, 403 for another user than the token's subject, 400 when
                 nobody is named.
         """
+        return self.session(connection, named).user
+
+    def session(self, connection: HTTPConnection, named: UUID | None) -> Session:
+        """As `user`, for a connection that lives on: it must end when its token would be refused."""
         if self.mode == "jwt":
-            subject = self._subject(_bearer(connection))
-            if named is not None and named != subject:
+            session = self._session(_bearer(connection))
+            if named is not None and named != session.user:
                 raise Problem(
                     403, "other_user", "The user named is not the token's subject. Name that one, or nobody."
                 )
-            return subject
+            return session
         self.admit(connection)
         if named is None:
             raise Problem(
@@ -73,7 +85,7 @@ class Identity:
                 "user_id_missing",
                 "No user_id. Name the user, or let users bring a token (RECO_AUTH=jwt).",
             )
-        return named
+        return Session(named, None)
 
     def admit(self, connection: HTTPConnection) -> None:
         """Check the credentials of a caller who need not name a user.
@@ -93,7 +105,7 @@ class Identity:
             if not sum([hmac.compare_digest(given, key) for key in self._api_keys]):
                 raise Problem(401, "bad_api_key", f"The header {API_KEY_HEADER} holds no valid key.")
         elif self.mode == "jwt":
-            self._subject(_bearer(connection))
+            self._session(_bearer(connection))
 
     def check_page(self, connection: HTTPConnection) -> None:
         """Admit pages of this service and of RECO_CORS_ORIGINS, and callers that are no pages.
@@ -105,7 +117,8 @@ class Identity:
         if origin is None or origin in self._origins:
             return
         try:
-            own = urlsplit(origin).netloc == connection.headers.get("Host")
+            netloc = urlsplit(origin).netloc
+            own = bool(netloc) and netloc == connection.headers.get("Host")
         except ValueError:  # no address at all
             own = False
         if not own:
@@ -118,7 +131,7 @@ class Identity:
         """Whether the caller is trusted with every user's data."""
         return self.mode != "jwt"
 
-    def _subject(self, token: str) -> UUID:
+    def _session(self, token: str) -> Session:
         import jwt
 
         if not token or len(token) > _LONGEST_TOKEN:
@@ -135,16 +148,23 @@ class Identity:
                     leeway=_CLOCK_LEEWAY_S,
                     options={"require": ["exp", "sub"], "verify_aud": self._audience is not None},
                 )
-            except jwt.PyJWTError as error:
+            except (jwt.PyJWTError, OverflowError) as error:  # exp may be any number
                 failure = failure if isinstance(failure, jwt.ExpiredSignatureError) else error
                 continue
             try:
-                return UUID(claims["sub"])
+                user = UUID(claims["sub"])
             except (ValueError, AttributeError, TypeError):
                 raise _no_token("The token's subject is not a user id (UUID).") from None
+            return Session(user, float(min(int(claims["exp"]), _END_OF_TIME) + _CLOCK_LEEWAY_S))
         if isinstance(failure, jwt.ExpiredSignatureError):
             raise _no_token("The token has expired. Get a new one.")
         raise _no_token(f"The token is not valid here: {failure}.")
+
+
+def acting_session(connection: HTTPConnection, named: UUID | None) -> Session:
+    """For whom a WebSocket is, and until when; see `Identity.session`."""
+    service: Service = connection.app.state.service
+    return service.identity.session(connection, named)
 
 
 def acting_user(connection: HTTPConnection, named: UUID | None) -> UUID:

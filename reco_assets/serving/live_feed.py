@@ -12,16 +12,22 @@ from uuid import UUID
 from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
 from pydantic_core import to_json
 
-from reco_assets.serving.identity import SOCKET_PROTOCOL, acting_user
+from reco_assets.serving.identity import SOCKET_PROTOCOL, acting_session
 from reco_assets.serving.problems import Problem, error_response
 
 if TYPE_CHECKING:
     from reco_assets.serving.feed_changes import Message
-    from reco_assets.serving.service import Service
+    from reco_assets.serving.service import Clock, Service
 
 router = APIRouter(tags=["feeds"])
 
+TOKEN_EXPIRED: Final = 4401
+"""What a page is told whose token would be refused by now: to come back with another."""
 _GOING_AWAY: Final = 1001
+_LOOK_EVERY_S = 30.0
+"""How often a page's token is looked at, at least: clocks are set, machines sleep."""
+_TAKEN_WITHIN_S = 10.0
+"""How long a message may wait for a page that does not read. Its place is another's then."""
 _MOST_OF_ONE_USER: Final = 10
 """Pages; one user must not take everybody's."""
 _MOST_INCOMING: Final = 1000
@@ -35,7 +41,7 @@ async def live_feed(socket: WebSocket, user_id: Annotated[UUID | None, Query()] 
     changes = service.realtime.changes
     try:
         service.identity.check_page(socket)  # CORS does not cover WebSockets
-        user = acting_user(socket, user_id)
+        user, ends_at = acting_session(socket, user_id)
         if changes.pages_of(user) >= _MOST_OF_ONE_USER:
             raise Problem(
                 429,
@@ -58,27 +64,40 @@ async def live_feed(socket: WebSocket, user_id: Annotated[UUID | None, Query()] 
     try:
         offered = socket.headers.get("Sec-WebSocket-Protocol", "").partition(",")[0].strip()
         await socket.accept(subprotocol=SOCKET_PROTOCOL if offered == SOCKET_PROTOCOL else None)
-        await _relay(socket, messages)
+        await _relay(socket, messages, ends_at, service.clock)
     finally:
         changes.unsubscribe(user, messages)
 
 
-async def _relay(socket: WebSocket, messages: "asyncio.Queue[Message | None]") -> None:
-    """Pass messages on until the page leaves or the service stops."""
+async def _relay(
+    socket: WebSocket, messages: "asyncio.Queue[Message | None]", ends_at: float | None, clock: "Clock"
+) -> None:
+    """Pass messages on until the page leaves, its token expires or the service stops."""
     leaving = asyncio.create_task(_until_it_leaves(socket))
     waiting: asyncio.Task[Message | None] | None = None
     try:
         while True:
-            waiting = asyncio.create_task(messages.get())
-            await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            waiting = waiting or asyncio.create_task(messages.get())
+            left = _LOOK_EVERY_S if ends_at is None else ends_at - clock().timestamp()
+            if left <= 0:
+                async with asyncio.timeout(_TAKEN_WITHIN_S):
+                    await socket.close(TOKEN_EXPIRED, "token expired")
+                return
+            await asyncio.wait(
+                {waiting, leaving}, timeout=min(left, _LOOK_EVERY_S), return_when=asyncio.FIRST_COMPLETED
+            )
             if leaving.done():
                 return
-            message = waiting.result()
-            if message is None:
-                await socket.close(_GOING_AWAY)
-                return
-            await socket.send_text(to_json(message).decode())
-    except (WebSocketDisconnect, RuntimeError):  # it left in the middle of a message
+            if not waiting.done():
+                continue
+            message, waiting = waiting.result(), None
+            async with asyncio.timeout(_TAKEN_WITHIN_S):
+                if message is None:
+                    await socket.close(_GOING_AWAY)
+                    return
+                await socket.send_text(to_json(message).decode())
+    # It left in the middle of a message, or does not read.
+    except (WebSocketDisconnect, RuntimeError, TimeoutError):
         return
     finally:
         if waiting is not None:

@@ -22,6 +22,8 @@ _FACTORY: Final = "reco_assets.serving.server:create_process_app"
 _SHARED_METRICS: Final = "PROMETHEUS_MULTIPROC_DIR"
 _LONGEST_SHUTDOWN_S: Final = 15
 _BACKLOG: Final = 2048
+_UNREAD_MS: Final = 60_000
+"""How long an answer may wait in the kernel for a caller that does not read it."""
 _SWITCH_INTERVAL_S: Final = 0.0005
 
 
@@ -87,6 +89,8 @@ def options() -> dict[str, Any]:
         "timeout_graceful_shutdown": _LONGEST_SHUTDOWN_S,
         "ws_max_size": 65_536,
         "ws_max_queue": 4,
+        # Messages are a hundred bytes; what would compress them takes a hundred times that for each page.
+        "ws_per_message_deflate": False,
     }
 
 
@@ -131,6 +135,8 @@ def _bind(host: str, port: int) -> socket.socket:
             f"Cannot listen on {host}:{port}: {error.strerror}. Stop what listens there, or set "
             "RECO_SERVICE_PORT (0 takes any free port) and RECO_SERVICE_HOST."
         ) from None
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; connections inherit it
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MS)
     sock.set_inheritable(True)
     # Who reads "Listening on" may call at once: connections wait in the queue until a worker takes them.
     sock.listen(_BACKLOG)

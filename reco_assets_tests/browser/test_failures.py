@@ -44,7 +44,7 @@ def test_what_waits_for_a_token_leaves_with_the_one_before(
     service = serve(auth="jwt", jwt_keys=key)
     add_pages(service.app)
     token = jwt.encode({"sub": str(app.user), "exp": 4_000_000_000}, key)
-    tab = open_posts(still_context, service.url, app.user)
+    tab = open_posts(still_context, service.url, uuid4())  # the page's own client has nothing to send
     tab.page.evaluate("token => page.next = token", token)
     _make_client(tab, app.user, token="() => page.next")
     tab.page.evaluate("id => { page.own.track('like', id); return page.own.flush() }", str(app.posts[0]))
@@ -64,10 +64,10 @@ def test_nothing_goes_out_with_the_token_of_the_next_user(
     key = "k" * 32
     service = serve(auth="jwt", jwt_keys=key)
     add_pages(service.app)
-    tab = open_posts(still_context, service.url, app.user)
+    tab = open_posts(still_context, service.url, uuid4())
     sockets: list[str] = []
     tab.page.on("websocket", lambda socket: sockets.append(socket.url))
-    tab.page.evaluate("() => page.login = new Promise(done => page.login_as = done)")
+    tab.page.evaluate("() => { page.login = new Promise(done => page.login_as = done) }")
     _make_client(tab, app.user, token="() => page.login")
     tab.page.evaluate(
         "id => { page.own.live(() => {}); page.own.track('like', id); void page.own.flush();"

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import socket
 import time
+from base64 import b64encode
 from contextlib import ExitStack
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from reco_assets.serving import live_feed
+from reco_assets.serving.service import wall_clock
 from reco_assets.settings import Settings
 from reco_assets_tests.serving.conftest import (
     RunningService,
@@ -50,6 +53,14 @@ def refused(running: RunningService, query: str = "", **options: Any) -> tuple[i
     with pytest.raises(InvalidStatus) as caught:
         open_page(running, query, **options)
     return caught.value.response.status_code, json.loads(caught.value.response.body)["error"]["code"]
+
+
+def wait_for_pages(running: RunningService, n: int) -> None:
+    """Until so many pages are connected."""
+    deadline = time.monotonic() + 30
+    while len(running.service.realtime.changes) != n:
+        assert time.monotonic() < deadline, f"{len(running.service.realtime.changes)} instead of {n}"
+        time.sleep(0.01)
 
 
 def test_events_stored_by_any_process_reach_the_page_of_their_user(
@@ -110,9 +121,7 @@ def test_no_more_pages_than_the_setting_allows(serve: Serve) -> None:
     query = f"?user_id={user(1)}"
     with open_page(running, query):
         assert refused(running, query) == (503, "too_many_sockets")
-    deadline = time.monotonic() + 10
-    while len(running.service.realtime.changes) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_for_pages(running, 0)
     with open_page(running, query) as page:
         page.ping().wait(10)
 
@@ -125,9 +134,7 @@ def test_one_user_cannot_take_everybodys_pages(service: RunningService) -> None:
         assert refused(service, mine) == (429, "too_many_sockets")
         with open_page(service, other) as page:
             page.ping().wait(10)
-    deadline = time.monotonic() + 10
-    while len(service.service.realtime.changes) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_for_pages(service, 0)
     with open_page(service, mine) as page:
         page.ping().wait(10)
 
@@ -142,7 +149,7 @@ class SilentPage:
 def test_a_page_that_the_service_gives_up_leaves_no_task_behind() -> None:
     async def test() -> set[str]:
         page: Any = SilentPage()
-        relay = asyncio.create_task(live_feed._relay(page, asyncio.Queue()))
+        relay = asyncio.create_task(live_feed._relay(page, asyncio.Queue(), None, wall_clock))
         await asyncio.sleep(0.01)
         relay.cancel()
         await asyncio.wait({relay})
@@ -179,3 +186,82 @@ def test_a_service_that_stops_says_so(settings: Settings) -> None:
             page.recv(10)
     assert caught.value.rcvd is not None
     assert caught.value.rcvd.code in (1001, 1012)
+
+
+def test_a_page_ends_with_its_token_and_comes_back_with_another(serve: Serve, monkeypatch: Any) -> None:
+    monkeypatch.setattr(live_feed, "_LOOK_EVERY_S", 0.05)
+    now = [datetime.now(UTC)]
+    running = serve(clock=lambda: now[0], auth="jwt", jwt_keys=(SECRET,))
+    expires = now[0] + timedelta(minutes=10)
+
+    def protocols(until: datetime) -> list[str]:
+        claims = {"sub": str(user(1)), "exp": int(until.timestamp())}
+        return ["reco.bearer", jwt.encode(claims, SECRET, algorithm="HS256")]
+
+    with (
+        open_page(running, subprotocols=protocols(expires)) as page,
+        open_page(running, subprotocols=protocols(expires + timedelta(hours=1))) as longer,
+    ):
+        now[0] = expires + timedelta(seconds=29)  # clocks may differ by half a minute
+        with pytest.raises(TimeoutError):
+            page.recv(0.3)
+        now[0] = expires + timedelta(seconds=30)
+        with pytest.raises(ConnectionClosed) as caught:
+            page.recv(10)
+        assert caught.value.rcvd is not None
+        assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (4401, "token expired")
+        longer.ping().wait(10)
+        wait_for_pages(running, 1)
+    with open_page(running, subprotocols=protocols(expires + timedelta(hours=1))) as page:
+        page.ping().wait(10)
+
+
+def test_a_page_that_does_not_read_loses_its_place_and_fills_no_memory(
+    service: RunningService, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(live_feed, "_TAKEN_WITHIN_S", 0.5)
+    changes = service.service.realtime.changes
+    host, port = service.url.removeprefix("http://").split(":")
+    key = b64encode(b"0123456789abcdef").decode()
+    with socket.socket() as page:
+        page.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        page.connect((host, int(port)))
+        page.sendall(
+            f"GET /api/feeds/live?user_id={user(1)} HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\n"
+            f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+        assert page.recv(12) == b"HTTP/1.1 101"
+        deadline = time.monotonic() + 30
+        (waiting,) = changes._queues[user(1).bytes]
+        while len(changes):
+            assert time.monotonic() < deadline, "it keeps its place"
+            changes._send([waiting], {"type": "feed_changed", "padding": "x" * 1_000_000})
+            assert waiting.qsize() <= 4
+            time.sleep(0.01)
+    with open_page(service, f"?user_id={user(1)}") as page:  # others are served
+        page.ping().wait(10)
+
+
+@pytest.mark.parametrize(
+    ("auth", "headers"),
+    [
+        ({"auth": "none"}, {}),
+        ({"auth": "api_key", "api_keys": (SECRET,)}, {"X-API-Key": SECRET}),
+        ({"auth": "jwt", "jwt_keys": (SECRET,)}, {}),
+    ],
+    ids=["none", "api_key", "jwt"],
+)
+@pytest.mark.parametrize("origin", ["https://elsewhere.example", "null", "http://[", "http://"])
+def test_no_page_from_elsewhere_takes_over_a_connection(
+    serve: Serve, auth: dict[str, Any], headers: dict[str, str], origin: str
+) -> None:
+    running = serve(**auth)
+    token = jwt.encode({"sub": str(user(1)), "exp": 4102444800}, SECRET, algorithm="HS256")
+    good = {
+        "additional_headers": headers,
+        "subprotocols": ["reco.bearer", token] if auth["auth"] == "jwt" else None,
+    }
+    query = f"?user_id={user(1)}"
+    with open_page(running, query, **good, origin=running.url) as page:
+        page.ping().wait(10)
+    assert refused(running, query, **good, origin=origin) == (403, "foreign_origin")

@@ -6,27 +6,28 @@ const AT_ONCE = 20;
 const BATCH = 50;
 const BATCH_CHARS = 20000; // 60 KB as UTF-8: 64 may outlive a page
 const QUEUE = 1000;
-const KEEP_MS = 6.5 * 864e5; // the service refuses a client_time older than a week
+const KEEP_MS = 6.5 * 864e5; // after a week the service refuses them
 const VIEW_MS = 1000;
+const LATE_MS = 20000;
 
 /** Random: pages that failed together return apart. @param {number} failures */
 const backoff = (failures) => Math.random() * Math.min(6e4, 1e3 * 2 ** failures);
 
-/** How ids of that time begin. @param {number} ms */
-const timePart = (ms) => ms.toString(16).padStart(12, "0").replace(/.{4}$/, "-$&");
+/** @param {number | bigint} number @param {number} digits */
+const hex = (number, digits) => number.toString(16).padStart(digits, "0");
 
-let made = 0;
+/** How ids of that time begin. @param {number} ms */
+const timePart = (ms) => hex(ms, 12).replace(/.{4}$/, "-$&");
+
+let last = 0;
 
 /** A UUID of version 7: sorted as they were made, here and in the index. */
 function newId() {
-  const bytes = crypto.getRandomValues(new Uint8Array(8));
-  bytes[0] = (bytes[0] & 63) | 128;
-  const random = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-  const count = (0x7000 | (made++ & 4095)).toString(16);
-  return `${timePart(Date.now())}-${count}-${random.slice(0, 4)}-${random.slice(4)}`;
+  last = Math.max(last + 1, Date.now());
+  const [random] = crypto.getRandomValues(new BigUint64Array(1));
+  return timePart(last) + hex(random, 16).replace(/(..)(..)/, "-70$1-80$2-");
 }
 
-/** @param {any} item */
 const idOf = (item) => item.post_id ?? item.id ?? item;
 
 /** @type {typeof import("./reco.js").withTracking} */
@@ -45,24 +46,20 @@ export function createReco({ endpoint = "", userId, token, onError = () => {} } 
   const base = endpoint.replace(/\/$/, "");
   const prefix = `reco:${userId ?? ""}:`; // one user's events never go out as another's
   const open = new AbortController();
-  /** @type {Set<string>} */ const inFlight = new Set();
-  /** @type {string | undefined} */ let bearer;
-  /** @type {number | undefined} */ let timer;
-  /** @type {Promise<any>} */ let turn = Promise.resolve();
+  const inFlight = new Set();
+  let bearer, timer;
   let [fresh, failures, notBefore, size] = [0, 0, 0, BATCH];
 
   // A key per event: no tab rewrites what others wrote.
-  /** @type {Record<string, string>[]} */ const stores = [{}];
+  const stores = [{}];
   try {
     if (localStorage) stores.unshift(localStorage);
   } catch {} // forbidden by the browser: memory will do
   const queued = (start = prefix) =>
-    stores.flatMap((store) => Object.keys(store).filter((key) => key.startsWith(start))).sort();
-  /** @param {string} key */
+    stores.flatMap(Object.keys).filter((key) => key.startsWith(start)).sort();
   const drop = (key) => stores.forEach((store) => delete store[key]);
 
   const given = new Map(); // for what is tracked by its id
-  /** @param {any} item */
   const give = (item) => item.tracking && given.set(idOf(item), item.tracking);
 
   /** @type {Reco["track"]} */
@@ -87,12 +84,12 @@ export function createReco({ endpoint = "", userId, token, onError = () => {} } 
     else timer ??= setTimeout(flush, EVERY_MS);
   }
 
-  /** The oldest events that are not on their way. */
+  /** The oldest events that are not on their way; none after close(). */
   function take() {
-    /** @type {[string, string][]} */ const batch = [];
+    const batch = [];
     let chars = 0;
-    for (const key of queued()) {
-      const text = stores.map((store) => store[key]).find(Boolean);
+    for (const key of open.signal.aborted ? [] : queued()) {
+      const text = stores.find((store) => store[key])?.[key];
       if (!text || inFlight.has(key)) continue;
       chars += text.length;
       if (batch.length && (batch.length >= size || chars > BATCH_CHARS)) break;
@@ -101,22 +98,30 @@ export function createReco({ endpoint = "", userId, token, onError = () => {} } 
     return batch;
   }
 
-  /** @param {[string, string][]} batch @param {boolean} [leaving] send before this returns */
-  async function send(batch, leaving) {
+  /** @param {boolean} [leaving] send before this returns */
+  async function send(leaving) {
     const url = base + "/api/track";
-    const user = userId ? `"user_id":${JSON.stringify(userId)},` : "";
-    const body = `{${user}"interactions":[${batch.map(([, text]) => text)}]}`;
-    batch.forEach(([key]) => inFlight.add(key));
+    let [batch, body] = [[], ""];
     try {
+      if (!leaving) await renewed();
+      batch = take(); // not before: what waits for a token may still leave
+      if (!batch.length) return;
+      batch.forEach(([key]) => inFlight.add(key));
+      const user = userId ? `"user_id":${JSON.stringify(userId)},` : "";
+      body = `{${user}"interactions":[${batch.map(([, text]) => text)}]}`;
       if (leaving && !("keepalive" in Request.prototype)) throw 0;
-      const headers = { ...(leaving ? authorization() : await renewed()), "Content-Type": "application/json" };
-      const signal = AbortSignal.timeout?.(2e4);
-      const response = await fetch(url, { method: "POST", keepalive: !batch[0][1][BATCH_CHARS], headers, body, signal });
+      const response = await fetch(url, {
+        method: "POST",
+        keepalive: !batch[0][1][BATCH_CHARS],
+        headers: authorization(),
+        body, // as text, which needs no preflight
+        signal: AbortSignal.timeout?.(LATE_MS),
+      });
       const answer = await response.json().catch(() => ({}));
       const stored = answer.tracked >= 0;
-      // One event spoils a refused batch: halving finds out which.
-      size = [400, 413, 422].includes(response.status) ? batch.length >> 1 : BATCH;
-      if (stored || !size) {
+      // One event spoils the batch, or it takes too long: halving finds out.
+      size = [400, 408, 413, 422].includes(response.status) ? batch.length >> 1 : BATCH;
+      if (stored || (!size && response.status !== 408)) {
         batch.forEach(([key]) => drop(key));
         for (const refusal of answer.errors ?? [answer.error ?? { code: "refused" }]) {
           const event = await new Response(batch[refusal.index ?? 0][1]).json().catch(() => ({}));
@@ -124,48 +129,44 @@ export function createReco({ endpoint = "", userId, token, onError = () => {} } 
         }
       }
       if (stored) failures = 0;
-      else rest(Number(response.headers.get("Retry-After")) || 0);
+      else rest(response.headers.get("Retry-After"));
     } catch {
-      rest(0);
-          if (leaving && !token) navigator.sendBeacon?.(url, body);
+      size = batch.length >> 1 || size;
+      rest();
+      if (leaving && !token) navigator.sendBeacon?.(url, body);
     }
     batch.forEach(([key]) => inFlight.delete(key));
   }
 
-  /** @param {number} seconds */
-  function rest(seconds) {
-    notBefore = performance.now() + Math.min(seconds, 3600) * 1e3 + backoff(failures++);
+  /** @param {string | null} [after] seconds, or a date */
+  function rest(after) {
+    const ms = Number(after) * 1e3 || Date.parse(after ?? "") - Date.now() || 0;
+    notBefore = performance.now() + Math.max(0, Math.min(ms, 36e5)) + backoff(failures++);
   }
 
-  /** @type {() => Record<string, string>} */
   const authorization = () => (bearer ? { Authorization: "Bearer " + bearer } : {});
   async function renewed() {
-    bearer = await token?.();
+    const late = new Promise((_, fail) => setTimeout(fail, LATE_MS, new Error("token() is late")));
+    bearer = await Promise.race([token?.(), late]);
     return authorization();
   }
 
   async function drain() {
-    while (navigator.onLine && performance.now() >= notBefore) {
-      const batch = take();
-      if (!batch.length) break;
-      await send(batch);
-    }
+    while (navigator.onLine && performance.now() >= notBefore && take().length) await send();
   }
 
   async function flush() {
     clearTimeout(timer);
     timer = undefined;
     fresh = 0;
-    // One tab at a time; the next finds what is left.
-    turn = navigator.locks ? navigator.locks.request(prefix, drain) : turn.then(drain);
-    await turn.catch(() => {});
+    // One tab at a time; without locks, or denied them, each for itself.
+    await (navigator.locks?.request(prefix, drain).catch(drain) ?? drain());
     if (queued().length && !open.signal.aborted)
       timer ??= setTimeout(flush, Math.max(notBefore - performance.now(), 0) || EVERY_MS);
   }
 
   function leave() {
-    const batch = take();
-    if (batch.length && performance.now() >= notBefore && !token == !bearer) send(batch, true);
+    if (performance.now() >= notBefore && !token == !bearer) send(true);
   }
 
   /** @type {Map<Element, {item: Item, timer?: number}>} */ const watched = new Map();
@@ -181,18 +182,15 @@ export function createReco({ endpoint = "", userId, token, onError = () => {} } 
     },
     { threshold: [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1] },
   );
-  /** @param {Element} element */
   function pause(element) {
     const watch = watched.get(element);
     if (watch) watch.timer = void clearTimeout(watch.timer);
   }
-  /** @param {Element} element */
   function unwatch(element) {
     pause(element);
     watched.delete(element);
     observer.unobserve(element);
   }
-  /** @param {Element} element @param {Item} item */
   function seen(element, item) {
     unwatch(element);
     if (!viewed.has(idOf(item))) track("view", item);
@@ -209,13 +207,13 @@ export function createReco({ endpoint = "", userId, token, onError = () => {} } 
 
   /** @type {Reco["observe"]} */
   function observe(element, item) {
-    /** @param {any} click */
     const heard = ({ target, button }) => {
       const marked = button < 2 && target.closest("[data-reco], a[href]");
       if (marked) track(marked.dataset.reco ?? "click", item);
     };
     const watch = { item };
     give(item);
+    unwatch(element); // it may have shown another post
     watched.set(element, watch);
     observer.observe(element);
     const clicks = ["click", "auxclick"];
@@ -241,18 +239,16 @@ export function createReco({ endpoint = "", userId, token, onError = () => {} } 
 
   /** @type {Reco["live"]} */
   function live(callback) {
-    /** @type {WebSocket | undefined} */ let socket;
-    /** @type {number} */ let again;
+    let socket;
     let tries = 0;
     let over = false;
-    const retry = () => over || (again = setTimeout(connect, 1e3 + backoff(tries++)));
+    const retry = () => over || setTimeout(connect, 1e3 + backoff(tries++));
     async function connect() {
       try {
         await renewed();
-        const url = new URL(base + "/api/feeds/live", location.href);
-        url.protocol = url.protocol.replace("http", "ws");
-        if (userId) url.searchParams.set("user_id", userId);
-        socket = new WebSocket(url, bearer ? ["reco.bearer", bearer] : []);
+        if (over) return;
+        const url = new URL(base + "/api/feeds/live" + (userId ? "?user_id=" + userId : ""), location.href);
+        socket = new WebSocket(url.href.replace("http", "ws"), bearer ? ["reco.bearer", bearer] : []);
         socket.onclose = retry;
         socket.onopen = () => {
           if (tries) callback({ type: "reconnected" }); // who knows what was missed
@@ -262,14 +258,14 @@ export function createReco({ endpoint = "", userId, token, onError = () => {} } 
       } catch {
         retry();
       }
-      if (over) socket?.close();
     }
     function stop() {
       over = true;
-      clearTimeout(again);
       socket?.close();
     }
     open.signal.addEventListener("abort", stop);
+    // Else the browser would not keep the page for the way back.
+    addEventListener("pagehide", () => socket?.close(), open);
     connect();
     return stop;
   }
@@ -277,8 +273,7 @@ export function createReco({ endpoint = "", userId, token, onError = () => {} } 
   function close() {
     leave();
     open.abort();
-    clearTimeout(timer);
-    [...watched.keys()].forEach(unwatch);
+    for (const element of watched.keys()) unwatch(element);
   }
 
   addEventListener("pagehide", leave, open);
