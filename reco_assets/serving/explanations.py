@@ -14,7 +14,7 @@ from starlette.responses import Response
 from reco_assets.serving.identity import acting_user
 from reco_assets.serving.live_filter import LiveFilter, Wish, complain, degraded_by
 from reco_assets.serving.problems import documented
-from reco_assets.serving.realtime import LiveExplanations, LiveList, LivePost
+from reco_assets.serving.realtime import LiveExplanations, LiveList
 from reco_assets.store.known_users import known_users
 
 if TYPE_CHECKING:
@@ -110,20 +110,20 @@ async def recommendations(
     found = _Found()
     await found.look(service.realtime, live_filter, user_id, limit)
     live, posts, explained = found.live, found.posts, found.explained
-    why = {} if explained is None else {UUID(bytes=each.post_id): each for each in explained.posts}
+    why = {} if explained is None else {str(UUID(bytes=each.post_id)): each for each in explained.posts}
     as_of = wish.now if explained is None else explained.as_of
     names_readers = service.identity.names_anybody
     answer = Recommendations(
         user_id=user_id,
         recommendations=[
             ExplainedRecommendation(
-                post_id=post.post_id,
+                post_id=UUID(post_id),
                 rank=rank,
-                score=post.score,
-                **_facts(live_filter, post.post_id),
-                explanation=_explanation(why.get(post.post_id), as_of, names_readers, found.gone),
+                score=score,
+                **live_filter.facts(post_id)._asdict(),
+                explanation=_explanation(why.get(post_id), as_of, names_readers, found.gone),
             )
-            for rank, post in enumerate(posts, start=1)
+            for rank, (post_id, score) in enumerate(posts, start=1)
         ],
         metadata=RecommendationsMetadata(
             request_id=request.scope["state"]["reco_request_id"],
@@ -152,7 +152,7 @@ class _Found:
 
     def __init__(self) -> None:
         self.live: LiveList | None = None
-        self.posts: list[LivePost] = []
+        self.posts: list[tuple[str, float]] = []
         self.explained: LiveExplanations | None = None
         self.reason: str | None = None
         self.gone: Set[UUID] = frozenset()
@@ -166,11 +166,11 @@ class _Found:
             self.reason = "recommendations_failed"
             return
         if self.live is not None:
-            await live_filter.ask(str(post.post_id) for post in self.live.posts)
-            allowed = (post for post in self.live.posts if live_filter.admits(str(post.post_id)))
+            await live_filter.ask(post_id for post_id, _ in self.live.posts)
+            allowed = (post for post in self.live.posts if live_filter.admits(post[0]))
             self.posts = list(islice(allowed, limit))
         try:
-            self.explained = await realtime.explain(user_id, [post.post_id for post in self.posts])
+            self.explained = await realtime.explain(user_id, [UUID(post_id) for post_id, _ in self.posts])
         except Exception as error:
             complain("Real-time recommendations could not be explained.", error)
             self.reason = "explanations_failed"
@@ -195,11 +195,6 @@ class _Found:
         self.gone = readers - known
         if user_id not in known:
             self.live, self.posts, self.explained, self.reason = None, [], None, "unknown_user"
-
-
-def _facts(live_filter: LiveFilter, post_id: UUID) -> dict[str, str | datetime | None]:
-    facts = live_filter.facts(str(post_id))
-    return {"title": facts.title, "author_id": facts.author_id, "created_at": facts.created_at}
 
 
 def _explanation(

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 from uuid import UUID
 
@@ -40,29 +41,23 @@ _RETRY_S: Final = 10.0
 _RECONNECT_S: Final = 0.5
 _LONGEST_STOP_S: Final = 5.0
 """For a look at the database to end; a server that hangs must not hold up the end of the process."""
-
-
-@dataclass(frozen=True, slots=True)
-class LivePost:
-    """One post of a list; `score` is comparable within the list only."""
-
-    post_id: UUID
-    score: float
+_TEXTS: Final = 32_768
+"""Ids of posts kept as text, 250 bytes each: most lists are made of the same few thousand."""
 
 
 @dataclass(frozen=True, slots=True)
 class LiveList:
-    """A user's list as of an instant, best first.
+    """A user's list as of an instant.
 
     Attributes:
-        posts: best first.
+        posts: post id and score, best first; scores are comparable within the list only.
         as_of: the instant that votes and ages are counted to.
         model_version: whose neighbours vote.
         generation_id: the publication that the model belongs to.
         folded_in: whether the neighbours were found anew, from what the user did since the fit.
     """
 
-    posts: list[LivePost]
+    posts: list[tuple[str, float]]
     as_of: datetime
     model_version: str
     generation_id: UUID | None
@@ -184,7 +179,11 @@ class Realtime:
         Raises: whatever goes wrong, for the caller to say so.
         """
         current = self._current
-        return await self._in_pool(self._list, current, user_id, n, closed) if current else None
+        if current is None:
+            return None
+        if current.state.is_quick(user_id.bytes):  # handing it to a thread would take longer
+            return self._list(current, user_id, n, closed)
+        return await self._in_pool(self._list, current, user_id, n, closed)
 
     async def explain(self, user_id: UUID, post_ids: Sequence[UUID]) -> LiveExplanations | None:
         """What the posts' scores for the user are made of; None while nothing is loaded.
@@ -235,13 +234,9 @@ class Realtime:
         answer = current.state.recommend(user_id.bytes, n, closed=(post.bytes for post in closed))
         if answer is None:
             return None
-        posts = [
-            LivePost(UUID(bytes=post), score)
-            for post, score in zip(answer.post_ids, answer.scores, strict=True)
-        ]
         live = current.live
         return LiveList(
-            posts,
+            list(zip(map(_text, answer.post_ids), answer.scores, strict=True)),
             _moment(current.state.as_of_us),
             live.model_version or "unknown",
             live.generation_id,
@@ -367,6 +362,11 @@ def _reasons(error: Exception) -> tuple[str, str]:
     else:
         return f"failed unexpectedly: {error!r}", "they failed unexpectedly; the service's log says how"
     return str(error), f"{public}; the service's log says more"
+
+
+@lru_cache(_TEXTS)
+def _text(post_id: bytes) -> str:
+    return str(UUID(bytes=post_id))
 
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -138,7 +138,7 @@ class Recommended:
         if not found:
             generation_id = None if live.generation_id is None else str(live.generation_id)
             self.origin = Origin(generation_id, live.model_version, live.as_of)
-        found[REALTIME] = [(str(post.post_id), REALTIME, post.score) for post in live.posts]
+        found[REALTIME] = [(post_id, REALTIME, score) for post_id, score in live.posts]
 
     def _take(self, published: UserList, found: dict[int, list[Entry]]) -> None:
         if not found:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import httpx
 
-from reco_assets.serving.realtime import LiveList, LivePost
+from reco_assets.serving.realtime import LiveList
 from reco_assets_tests.serving.conftest import RunningService
 from reco_assets_tests.store.published import NOW, post, user
 
@@ -110,7 +110,7 @@ class ScriptedRealtime:
             raise ZeroDivisionError
         if self.posts is None:
             return None
-        posts = [LivePost(post(each), 1.0 / rank) for rank, each in enumerate(self.posts, 1)]
+        posts = [(str(post(each)), 1.0 / rank) for rank, each in enumerate(self.posts, 1)]
         return LiveList(posts[:n], now(), "live_v1", UUID(int=9), False)
 
 

@@ -59,7 +59,7 @@ class Live:
 
     def list_of(self, number: int, *, closed: tuple[UUID, ...] = ()) -> list[UUID]:
         found = self.answer(number, closed=closed)
-        return [] if found is None else [each.post_id for each in found.posts]
+        return [] if found is None else [UUID(post_id) for post_id, _ in found.posts]
 
     def answer(self, number: int, *, closed: tuple[UUID, ...] = ()) -> LiveList | None:
         return self.loop.run_until_complete(self.tier.recommend(user(number), 10, closed=closed))
@@ -110,7 +110,7 @@ def test_a_post_of_today_is_recommended_as_soon_as_a_neighbour_has_read_it(
         live.at(MORNING + timedelta(minutes=3))
         found = live.answer(1)
         assert found is not None
-        assert (found.posts[0].post_id, found.folded_in) == (post(7), False)
+        assert (found.posts[0][0], found.folded_in) == (str(post(7)), False)
         assert found.as_of == MORNING + timedelta(minutes=3)
         assert live.list_of(1, closed=(post(7),))[:1] != [post(7)]
 
@@ -144,7 +144,7 @@ def test_an_unknown_user_has_no_list_and_a_new_one_has_one_from_the_first_event_
         found = live.answer(6)
         assert found is not None
         assert found.folded_in
-        assert found.posts[0].post_id == post(2)
+        assert found.posts[0][0] == str(post(2))
         assert live.tier.seen(user(6)) == {post(1)}
 
 
