@@ -4,11 +4,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 import uvicorn
 from fastapi import FastAPI
@@ -17,6 +18,7 @@ from reco_assets.serving.app import create_app
 from reco_assets.serving.server import options
 from reco_assets.serving.service import Clock, Service, wall_clock
 from reco_assets.settings import Settings
+from reco_assets.store.database import native_url
 from reco_assets_tests.store.conftest import engine, settings, settings_for, template
 
 __all__ = ["engine", "settings", "settings_for", "template"]  # fixtures, found here by every test
@@ -32,26 +34,40 @@ class RunningService:
     app: FastAPI
 
 
+SOON_S = 30.0
+"""Far above what anything here takes: a slow machine must not fail the suite."""
+
+
+def soon(condition: Callable[[], bool]) -> bool:
+    """Wait until it is true; whether it became so."""
+    deadline = time.monotonic() + SOON_S
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return condition()
+
+
 @contextmanager
 def running_service(settings: Settings, clock: Clock = wall_clock) -> Iterator[RunningService]:
-    """Start the service and wait until it answers; stop it as a signal would."""
+    """Start the service and wait until it answers and has found its database; stop it as a signal would."""
     app = create_app(settings, clock)
     sock = socket.create_server(("127.0.0.1", 0))
     port = sock.getsockname()[1]
     server = uvicorn.Server(uvicorn.Config(app, **options()))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
     thread.start()
-    deadline = time.monotonic() + 20
-    while not server.started and thread.is_alive() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    assert soon(lambda: server.started or not thread.is_alive())
     assert server.started, "the service did not start"
     url = f"http://127.0.0.1:{port}"
     try:
+        # By itself it looks for a second and then answers without.
+        service: Service = app.state.service
+        with suppress(psycopg.OperationalError), psycopg.connect(native_url(settings)):
+            assert soon(lambda: service.primary.available), "the service did not find its database"
         with httpx.Client(base_url=url, timeout=20) as client:
-            yield RunningService(url, client, app.state.service, app)
+            yield RunningService(url, client, service, app)
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(60)
         sock.close()
         assert not thread.is_alive(), "the service did not stop"
 
@@ -71,6 +87,22 @@ def serve(settings: Settings) -> Iterator[Serve]:
             return stack.enter_context(running_service(changed, clock))
 
         yield start
+
+
+Start = Callable[..., RunningService]
+
+
+@pytest.fixture
+def start(serve: Serve) -> Start:
+    """A service ten minutes after NOW, without exploration unless asked for, whose pools are read."""
+    from reco_assets_tests.serving.feeds import PLAIN, now, refresh
+
+    def started(**changes: Any) -> RunningService:
+        running = serve(clock=now, **{**PLAIN, **changes})
+        refresh(running)
+        return running
+
+    return started
 
 
 @pytest.fixture

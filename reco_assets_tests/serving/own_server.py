@@ -1,10 +1,11 @@
 """A PostgreSQL of the test's own, which it may kill, stop and bring back at the same port."""
 
 import os
+import random
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psycopg
@@ -22,8 +23,7 @@ class OwnServer:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._running = ExitStack()
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self._port = probe.getsockname()[1]
+        self._port = quiet_port()
         self.address: ServerAddress | None = None
 
     @property
@@ -75,6 +75,14 @@ def own_server(directory: Path, *, migrated: bool = True) -> Iterator[OwnServer]
         yield server
     finally:
         server.stop()
+
+
+def quiet_port() -> int:
+    """A port that is free and stays so until it is used: the kernel gives none below 32768 to anybody."""
+    while True:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", random.randrange(20_000, 32_000)))
+            return int(probe.getsockname()[1])
 
 
 def _descendants(pid: int) -> list[int]:

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,8 +17,11 @@ from reco_assets.serving.event_writer import EventWriter, NewEvent
 from reco_assets.serving.metrics import Metrics
 from reco_assets.settings import Settings
 from reco_assets.store.database import native_url
+from reco_assets_tests.serving.conftest import SOON_S
 from reco_assets_tests.store.conftest import settings_for
 from reco_assets_tests.store.published import make_world, post, run_sql, user
+
+NOWHERE = "postgresql://u:p@127.0.0.1:1/x"
 
 
 def event(
@@ -29,13 +32,15 @@ def event(
 
 @asynccontextmanager
 async def writing(settings: Settings, **changes: Any) -> AsyncIterator[tuple[EventWriter, Database, Metrics]]:
-    settings = settings.model_copy(update=changes)
+    settings = settings.model_copy(update={"track_timeout_s": SOON_S, **changes})
     metrics = Metrics()
     database = Database(settings, settings.database_url, application_name="reco tests", size=6)
     writer = EventWriter(database, settings, metrics)
     await database.start()
     await writer.start()
     try:
+        if settings.database_url != NOWHERE:  # the start waits for a second only
+            assert await database.wait_available(SOON_S)
         yield writer, database, metrics
     finally:
         await writer.stop()
@@ -164,7 +169,7 @@ def test_a_server_that_is_read_only_turns_events_away_and_takes_them_once_it_is_
         await asyncio.to_thread(run_sql, engine, as_standby)
         async with writing(world) as (writer, _, _):
             for _ in range(3):
-                async with asyncio.timeout(2):  # at once, not after RECO_TRACK_TIMEOUT_S
+                async with asyncio.timeout(SOON_S / 2):  # at once, not after RECO_TRACK_TIMEOUT_S
                     with pytest.raises(DatabaseBusy, match="takes no events"):
                         await writer.write([event()])
             # The engine's session is older than the change.
@@ -190,11 +195,15 @@ def test_a_full_queue_turns_away_at_once_and_keeps_what_it_took(world: Settings)
         ):
             async with locked_table(world):
                 waiting = []
-                for _ in range(12):  # two are being committed, ten wait
+                for _ in range(2):
                     waiting.append(asyncio.create_task(writer.write([event()])))
-                    await asyncio.sleep(0.01)
+                    await asyncio.sleep(0)
+                    while writer._queue:  # until it is being committed
+                        await asyncio.sleep(0.005)
+                waiting += [asyncio.create_task(writer.write([event()])) for _ in range(10)]
+                await asyncio.sleep(0)
                 with pytest.raises(DatabaseBusy, match="RECO_TRACK_QUEUE_EVENTS allows 10"):
-                    await asyncio.wait_for(writer.write([event()]), 0.5)
+                    await writer.write([event()])  # at once: all the others wait for the lock
             assert await asyncio.gather(*waiting) == [["stored"]] * 12
 
     run(test())
@@ -210,7 +219,10 @@ def test_a_commit_that_takes_too_long_is_given_up_and_told(world: Settings) -> N
                 with pytest.raises(DatabaseBusy, match="RECO_TRACK_TIMEOUT_S"):
                     await writer.write([event()])
             assert database.available
-            assert await writer.write([event(id=later)]) == ["stored"]
+            while True:
+                with suppress(DatabaseBusy):  # so short a limit is missed by a busy machine too
+                    assert (await writer.write([event(id=later)]))[0] in ("stored", "duplicate")
+                    break
 
     run(test())
     assert stored(world)[str(later)] == 1
@@ -235,21 +247,23 @@ def test_a_lost_connection_is_tried_again_and_its_events_count_as_stored(world: 
         trigger = """
             CREATE FUNCTION lose_answer() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
               IF NOT EXISTS (SELECT FROM gone) THEN INSERT INTO gone VALUES (1);
-              PERFORM pg_sleep(0.3); END IF; RETURN NULL; END $$;
+              PERFORM pg_advisory_xact_lock(1); END IF; RETURN NULL; END $$;
             CREATE TABLE gone (n int);
             CREATE TRIGGER lose_answer AFTER INSERT ON user_interactions EXECUTE FUNCTION lose_answer();
         """
-        async with writing(world) as (writer, database, _):
-            async with database.connection(timeout_s=2) as connection:
-                await connection.execute(trigger.encode())
-            while database.stats()["in_use"]:
-                await asyncio.sleep(0.005)
+        held_up = b"SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        async with (
+            writing(world, lock_timeout_s=30.0, feed_timeout_s=30.0) as (writer, database, _),
+            await psycopg.AsyncConnection.connect(native_url(world), autocommit=True) as other,
+        ):
+            await other.execute(trigger.encode())
+            await other.execute("SELECT pg_advisory_lock(1)")
             task = asyncio.create_task(writer.write([event()]))
-            while not database.stats()["in_use"]:
+            while await (await other.execute(held_up)).fetchone() is None:
                 await asyncio.sleep(0.005)
             (connection,) = database._in_use
-            await asyncio.sleep(0.05)
             connection.sever()  # the server goes on and commits, but cannot say so
+            await other.execute("SELECT pg_advisory_unlock(1)")
             assert await task == ["stored"]
 
     run(test())
@@ -258,7 +272,7 @@ def test_a_lost_connection_is_tried_again_and_its_events_count_as_stored(world: 
 
 def test_without_a_server_events_are_turned_away_at_once() -> None:
     async def test() -> None:
-        async with writing(settings_for("postgresql://u:p@127.0.0.1:1/x")) as (writer, _, _):
+        async with writing(settings_for(NOWHERE)) as (writer, _, _):
             for _ in range(1000):
                 with pytest.raises(DatabaseUnreachable):
                     await writer.write([event()])

@@ -1,7 +1,5 @@
 """Feeds of the real service on PostgreSQL: tiers, filters on every path, budgets, pages."""
 
-import time
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -10,16 +8,13 @@ import pytest
 import sqlalchemy as sa
 
 from reco_assets.settings import Settings
-from reco_assets_tests.serving.conftest import RunningService, Serve
+from reco_assets_tests.serving.conftest import Start, soon
 from reco_assets_tests.serving.feeds import (
-    PLAIN,
     all_pages,
     ask,
     feed,
-    now,
     number,
     numbers,
-    refresh,
     script,
     sources,
 )
@@ -41,21 +36,6 @@ __all__ = ["app", "app_templates"]  # fixtures
 def settings(app: sa.Engine) -> Settings:
     """In place of the fixture that `serve` uses: a database with ids of either type."""
     return settings_for(app.url.set(drivername="postgresql").render_as_string(hide_password=False))
-
-
-@pytest.fixture
-def start(serve: Serve, app: sa.Engine) -> Callable[..., RunningService]:
-    """A service ten minutes after NOW, without exploration unless asked for, whose pools are read."""
-
-    def started(**changes: Any) -> RunningService:
-        running = serve(clock=now, **{**PLAIN, **changes})
-        refresh(running)
-        return running
-
-    return started
-
-
-Start = Callable[..., RunningService]
 
 
 def small_world(app: sa.Engine, n_posts: int = 9) -> None:
@@ -347,28 +327,23 @@ def test_a_locked_table_costs_quality_and_no_answer(app: sa.Engine, start: Start
     small_world(app)
     publish_pairs(app, [(1, 1), (1, 2)])
     make_trending(app, 3, 4)
-    running = start(feed_recommendations_ms=50, feed_timeout_s=2)
+    running = start(feed_recommendations_ms=50, feed_timeout_s=2 if locked == "posts" else 20)
     interact(app, 1, 4, NOW)
     url = app.url.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(url) as holder:
         holder.execute(f"LOCK TABLE {locked} IN ACCESS EXCLUSIVE MODE")
-        began = time.monotonic()
         body = feed(running)
-        took = time.monotonic() - began
     assert sources(body)[0] == "trending_fallback"
     assert body["metadata"]["fallback_reason"] == "recommendations_late"
     if locked == "posts":
         assert body["metadata"]["degraded"] == "database_slow"
         assert numbers(body)[:2] == [3, 4]
-        assert took < 8  # the limit is 2 s; the machine may be busy
     else:
         assert body["metadata"]["degraded"] is None
         assert numbers(body)[0] == 3
         assert 4 not in numbers(body)
-    deadline = time.monotonic() + 20
-    while sources(feed(running, limit=2)) != ["ml_recommendations"] * 2:  # nothing is left stuck
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    # Nothing is left stuck.
+    assert soon(lambda: sources(feed(running, limit=2)) == ["ml_recommendations"] * 2)
 
 
 def test_a_broken_view_costs_quality_and_no_answer(app: sa.Engine, start: Start) -> None:

@@ -2,8 +2,6 @@
 
 import re
 import shutil
-import time
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from reco_assets_tests.serving.conftest import (
     serve,
     settings,
     settings_for,
+    soon,
     template,
 )
 from reco_assets_tests.serving.fitted_world import MORNING, make_readers, run_pipeline
@@ -59,13 +58,6 @@ def health(running: RunningService) -> tuple[int, dict[str, str], httpx.Response
         {name: check["state"] for name, check in answer.json()["checks"].items()},
         answer,
     )
-
-
-def soon(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return condition()
 
 
 def test_it_is_ready_with_all_four_parts(serve: Serve, storage: Path) -> None:
@@ -149,7 +141,7 @@ def test_an_outage_degrades_what_was_ready_and_ages_go_on_growing(
         engine.dispose()
         with running_service(here, clock) as running:
             assert running.service.realtime.catch_up()
-            assert health(running)[:2] == (200, dict.fromkeys(PARTS, "ok"))
+            assert soon(lambda: health(running)[:2] == (200, dict.fromkeys(PARTS, "ok")))
             seven_hours = 7 * 3600.0
             assert soon(lambda: gauge(running, "reco_recommendations_age_seconds") == seven_hours)
             server.kill()

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -18,7 +17,7 @@ import pytest
 
 from reco_assets.store.database import create_engine_for
 from reco_assets_tests.serving.conftest import running_service
-from reco_assets_tests.serving.own_server import OwnServer, own_server
+from reco_assets_tests.serving.own_server import OwnServer, own_server, quiet_port
 from reco_assets_tests.store.conftest import settings_for
 from reco_assets_tests.store.published import make_world, post, user
 
@@ -113,7 +112,7 @@ def test_a_killed_server_costs_no_acknowledged_event_and_no_feed(server: OwnServ
                 await load.reached("track: 503", 100)
                 await load.reached("feed: 200", 100)
                 await asyncio.to_thread(server.start)
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(30):
                     await load.reached("track: 200", 20)
                 await load.reached("feed: 200", 20)
             load.stopping = True
@@ -129,8 +128,7 @@ def test_a_killed_server_costs_no_acknowledged_event_and_no_feed(server: OwnServ
 
 
 def test_a_shutdown_under_load_loses_no_acknowledged_event(server: OwnServer, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = quiet_port()
     environment = {
         **os.environ,
         "RECO_DATABASE_URL": server.url,

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from datetime import timedelta
 
 import pytest
@@ -12,7 +11,7 @@ from reco_assets.errors import DatabaseUnreachable
 from reco_assets.serving.database import Database
 from reco_assets.serving.trending import Trending
 from reco_assets.settings import Settings
-from reco_assets_tests.serving.conftest import Serve
+from reco_assets_tests.serving.conftest import SOON_S, Serve, soon
 from reco_assets_tests.serving.feeds import PLAIN, feed, now, numbers, sources
 from reco_assets_tests.store.app_databases import app, app_templates, both_id_types, interact, world
 from reco_assets_tests.store.conftest import settings_for
@@ -21,12 +20,13 @@ from reco_assets_tests.store.published import NOW, make_world, post, publish_pai
 __all__ = ["app", "app_templates", "world"]  # fixtures
 
 
-def pools_of(settings: Settings) -> Trending:
+def pools_of(settings: Settings, *, patience_s: float = SOON_S) -> Trending:
     """What one refresh reads."""
 
     async def run() -> Trending:
         database = Database(settings, settings.database_url, application_name="test", size=2)
         await database.start()
+        await database.wait_available(patience_s)
         trending = Trending(database, settings, now)
         try:
             await trending.refresh()
@@ -92,34 +92,41 @@ def test_what_is_new_is_known_after_the_next_refresh(serve: Serve, engine: sa.En
     running = serve(**{**PLAIN, "trending_refresh_s": 0.1})
     assert sources(feed(running))[0] == "random_fallback"
     interact(engine, 3, 4, running.service.clock())
-    deadline = time.monotonic() + 20
-    while sources(feed(running))[0] != "trending_fallback" and time.monotonic() < deadline:
-        time.sleep(0.05)
+    assert soon(lambda: sources(feed(running))[0] == "trending_fallback")
     assert numbers(feed(running))[0] == 4
 
 
 def test_a_refresh_that_fails_leaves_the_pools_says_so_once_and_is_tried_again(
-    serve: Serve, engine: sa.Engine, caplog: pytest.LogCaptureFixture
+    serve: Serve, engine: sa.Engine, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_world(engine)
+    failed: list[Exception] = []
+    refresh = Trending.refresh
+
+    async def noted(self: Trending) -> None:
+        try:
+            await refresh(self)
+        except Exception as error:
+            failed.append(error)
+            raise
+
+    monkeypatch.setattr(Trending, "refresh", noted)
     running = serve(**{**PLAIN, "trending_refresh_s": 0.05})
     logging.getLogger().addHandler(caplog.handler)  # the service has taken the others away
     assert len(feed(running)["posts"]) == 6
     pools = running.service.trending.pools
     run_sql(engine, "ALTER TABLE user_interactions RENAME TO away")
-    time.sleep(0.6)
+    assert soon(lambda: len(failed) >= 4)
     assert running.service.trending.pools.facts == pools.facts
     assert sum("stay as they were read" in each.getMessage() for each in caplog.records) == 1
     run_sql(engine, "ALTER TABLE away RENAME TO user_interactions")
-    read_at, deadline = running.service.trending.pools.read_at, time.monotonic() + 20
-    while running.service.trending.pools.read_at == read_at and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert running.service.trending.pools.read_at != read_at
+    read_at = running.service.trending.pools.read_at
+    assert soon(lambda: running.service.trending.pools.read_at != read_at)
 
 
 def test_without_a_database_a_refresh_is_an_error_and_nothing_is_lost() -> None:
     with pytest.raises(DatabaseUnreachable):
-        pools_of(settings_for("postgresql://nobody@127.0.0.1:1/nothing"))
+        pools_of(settings_for("postgresql://nobody@127.0.0.1:1/nothing"), patience_s=0)
 
 
 def test_feeds_are_read_from_the_replica(serve: Serve, engine: sa.Engine, world: sa.Engine) -> None:
