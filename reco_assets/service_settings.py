@@ -113,6 +113,12 @@ class ServiceSettings(BaseModel):
     service_pool_size: int = Field(
         8, ge=2, le=200, description="Database connections a service process keeps at most."
     )
+    service_max_requests: int = Field(
+        1000,
+        ge=1,
+        le=100_000,
+        description="Requests that one process answers at a time; beyond it 503 at once.",
+    )
     replica_url: str | None = Field(
         None, repr=False, description="PostgreSQL URL of a read replica; empty: feeds read from the primary."
     )

@@ -19,6 +19,8 @@ from reco_assets.serving import (
     tracking,
 )
 from reco_assets.serving.identity import API_KEY_HEADER
+from reco_assets.serving.overload import Overload
+from reco_assets.serving.problems import documented
 from reco_assets.serving.requests import RequestEnvelope
 from reco_assets.serving.service import Clock, Service, wall_clock
 from reco_assets.settings import Settings
@@ -72,7 +74,8 @@ def create_app(
     for module in (tracking, feed, explanations, live_feed, health, client_files):
         app.include_router(module.router)
     app.openapi = lambda: _openapi(app, settings)  # type: ignore[method-assign]
-    # The last one added is the outermost.
+    # The last one added is the outermost: pages of other origins can read that they were turned away.
+    app.add_middleware(Overload, most=settings.service_max_requests, metrics=service.metrics)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -87,9 +90,17 @@ def create_app(
 
 
 def _openapi(app: FastAPI, settings: Settings) -> dict[str, Any]:
-    """The schema, with the mode of authentication that this service runs in."""
+    """The schema, with this service's mode of authentication and what any route may answer."""
     if app.openapi_schema is None:
         schema = FastAPI.openapi(app)
+        busy = {
+            "description": documented(503)[503]["description"],
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorAnswer"}}},
+        }
+        for path, operations in schema["paths"].items():
+            if not path.startswith("/api/health"):
+                for operation in operations.values():
+                    operation["responses"].setdefault("503", busy)
         schemes: dict[str, Any] = {
             "none": {},
             "api_key": {"api_key": {"type": "apiKey", "in": "header", "name": API_KEY_HEADER}},

@@ -2,8 +2,10 @@
 
 Weighted rendezvous hashing (highest random weight, Thaler and Ravishankar 1998): every arm draws a number
 for the user from a hash of salt, arm and user, and the greatest of -share / ln(number) wins. An arm's draw
-does not depend on the others, so changed shares move users only from arms that shrank to arms that grew,
-and a new arm takes from each of the others.
+does not depend on the others. So a user moves only to an arm that grew in proportion to the one they leave.
+With two arms, a new arm or one changed share as few users move as can be. Where several shares change at once
+a few more do, less than twice as many: no rule that knows only the shares of now can avoid that (two arms of
+three, half each, in all three combinations: the three least moves contradict each other).
 """
 
 import math

@@ -54,6 +54,11 @@ class Metrics:
         self.served = Counter(
             "reco_feed_posts_total", "Posts served, by source.", ["source"], registry=registry
         )
+        self.turned_away = Counter(
+            "reco_turned_away_total",
+            "Requests answered with 503 at once, because RECO_SERVICE_MAX_REQUESTS were open.",
+            registry=registry,
+        )
         self.pool = Gauge(
             "reco_pool_connections",
             "Database connections by pool and state.",

@@ -63,7 +63,8 @@ _MEANINGS: Final = {
     413: "The body is larger than RECO_TRACK_MAX_BODY_BYTES.",
     415: "The body's type is not JSON.",
     422: "A part of the request is out of range.",
-    503: "The database cannot be reached or is busy; try again after the seconds in Retry-After.",
+    503: "Too many requests are open, or the database is needed and away; try again after the seconds in "
+    "Retry-After.",
 }
 
 

@@ -58,6 +58,21 @@ def test_a_new_arm_takes_users_and_moves_nobody_between_the_others() -> None:
     assert abs(len(moves) / len(USERS) - 0.2) < 0.005
 
 
+def test_when_all_shares_change_users_move_only_to_arms_that_grew_in_proportion() -> None:
+    """How many stay is known: Σ 1 / Σ max(p_j / p_i, q_j / q_i), over the arms i of the arms j."""
+    p = {"ml": 0.5, "trending": 0.3, "random": 0.2}
+    q = {"ml": 0.6, "trending": 0.25, "random": 0.15}
+    before, after = (
+        arms("a:" + ",".join(f"{arm}={share}" for arm, share in shares.items())) for shares in (p, q)
+    )
+    moves = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
+    assert {(old, new) for old, new in moves if q[new] / p[new] <= q[old] / p[old]} == set()
+    stay = sum(1 / sum(max(p[j] / p[i], q[j] / q[i]) for j in p) for i in p)
+    assert abs(len(moves) / len(USERS) - (1 - stay)) < 0.005
+    least = sum(abs(p[arm] - q[arm]) for arm in p) / 2
+    assert least <= 1 - stay < 2 * least
+
+
 def test_shares_are_relative_and_their_order_does_not_matter() -> None:
     assert arms("a:ml=9,random=1")[:2000] == arms("a:random=10,ml=90")[:2000]
 
