@@ -78,8 +78,9 @@ def test_a_post_that_similar_users_read_just_now_comes_first_before_any_refit(
     fitted_world.add_post(engine, 7, moments[0] - timedelta(minutes=30))
     with running_service(here, lambda: moments[-1]) as running:
         assert running.service.realtime.catch_up(60)
-        moments.append(moments[0] + timedelta(minutes=2))
+        # Before the clock goes on: whoever looks in between would find the event too old to be looked for.
         fitted_world.add_events(engine, [(2, 7, moments[0] + timedelta(minutes=1))])
+        moments.append(moments[0] + timedelta(minutes=2))
         assert running.service.realtime.catch_up(60)
         body = feed(running, 1)
         assert numbers(body)[0] == 7
