@@ -1,14 +1,17 @@
 """`reco dev`."""
 
+import json
 import os
-import signal
 import sys
 import time
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
+    from reco_assets.local.processes import Service
     from reco_assets.settings import Settings
 
 
@@ -25,13 +28,14 @@ def command(port: int, mlflow_port: int, service_port: int) -> None:
     """
     from reco_assets.alerting import check_alert_urls
     from reco_assets.cli.runs import dagster_instance
-    from reco_assets.local.processes import Service, free_port, services
-    from reco_assets.local.stack import deployment_file, local_stack
+    from reco_assets.local.processes import free_port, services
+    from reco_assets.local.stack import embedded_directory, local_stack
     from reco_assets.settings import Settings
     from reco_assets.store import migrate
 
     settings = Settings.load()
     check_alert_urls(settings.alert_urls)
+    embedded = embedded_directory(settings)
     with local_stack(settings) as complete:
         if settings.database_url is None:
             migrate.upgrade(complete)
@@ -39,63 +43,34 @@ def command(port: int, mlflow_port: int, service_port: int) -> None:
             migrate.check(complete)
         with dagster_instance():
             pass  # closes the runs of killed commands, which would take the daemon's places
-        dagster_url = f"http://127.0.0.1:{free_port(port)}"
         # Without a server of its own, MLflow keeps its store below RECO_HOME and gets a UI here.
-        mlflow_url = settings.mlflow_url
-        if settings.mlflow_tracking_uri is None:
-            mlflow_url = f"http://127.0.0.1:{free_port(mlflow_port)}"
-        environment = {"RECO_DAGSTER_URL": dagster_url, "RECO_MLFLOW_URL": mlflow_url} | dict(os.environ)
-        logs = settings.home / "logs"
-        python = sys.executable
-        with services() as running:
-            if settings.mlflow_tracking_uri is None:
+        own_mlflow = settings.mlflow_tracking_uri is None
+        addresses = _Addresses(
+            f"http://127.0.0.1:{free_port(port)}",
+            f"http://127.0.0.1:{free_port(mlflow_port)}" if own_mlflow else settings.mlflow_url,
+            f"http://127.0.0.1:{free_port(service_port)}",
+            free_port(0),
+        )
+        environment = {"RECO_DAGSTER_URL": addresses.dagster, "RECO_MLFLOW_URL": addresses.mlflow}
+        environment |= dict(os.environ)
+        with services(embedded) as running:
+            click.echo(f"Starting; logs are in {settings.home / 'logs'}")
+            try:
+                if own_mlflow:
+                    running.start(_mlflow(settings, addresses), environment, settings.home)
+                running.start(_code_server(settings, addresses), environment, settings.home)
                 running.start(
-                    Service(
-                        "MLflow UI",
-                        [
-                            *(python, "-m", "mlflow", "server", "--backend-store-uri", settings.tracking_uri),
-                            *("--default-artifact-root", settings.artifact_root, "--workers", "1"),
-                            *("--host", "127.0.0.1", "--port", mlflow_url.rsplit(":", 1)[1]),
-                        ],
-                        f"{mlflow_url}/health",
-                        logs / "mlflow.log",
-                    ),
-                    environment,
+                    _service(settings, addresses),
+                    environment | {"RECO_SERVICE_HOST": "127.0.0.1"},
                     settings.home,
                 )
-            running.start(
-                Service(
-                    "Dagster UI and daemon",
-                    [
-                        *(python, "-m", "dagster", "dev", "-w", str(deployment_file("workspace.yaml"))),
-                        *("-h", "127.0.0.1", "-p", dagster_url.rsplit(":", 1)[1]),
-                    ],
-                    f"{dagster_url}/server_info",
-                    logs / "dagster.log",
-                    # It sits out a SIGTERM. Its code server notices by its heartbeat that it is gone; its
-                    # webserver and daemon do not (1.13): docs/operations.md says what to do.
-                    signal.SIGKILL,
-                ),
-                environment,
-                settings.home,
-            )
-            service_url = f"http://127.0.0.1:{free_port(service_port)}"
-            running.start(
-                Service(
-                    "The service",
-                    [*(python, "-m", "reco_assets", "serve"), *("--port", service_url.rsplit(":", 1)[1])],
-                    f"{service_url}/api/health/live",
-                    logs / "service.log",
-                ),
-                environment | {"RECO_SERVICE_HOST": "127.0.0.1"},
-                settings.home,
-            )
-            click.echo(f"Starting; logs are in {logs}")
-            try:
-                running.wait_until_healthy(180, click.echo)
-                demo = f"   a feed to try: {service_url}/demo" if _shows_demo(settings) else ""
-                click.echo(f"\n  Dagster   {dagster_url}\n  MLflow    {mlflow_url}")
-                click.echo(f"  Service   {service_url}{demo}\n")
+                running.wait_until_up(180, click.echo)
+                for each in _webserver_and_daemon(settings, addresses):
+                    running.start(each, environment, settings.home)
+                running.wait_until_up(180, click.echo)
+                demo = f"   a feed to try: {addresses.service}/demo" if _shows_demo(settings) else ""
+                click.echo(f"\n  Dagster   {addresses.dagster}\n  MLflow    {addresses.mlflow}")
+                click.echo(f"  Service   {addresses.service}{demo}\n")
                 click.echo("Schedule and sensors are running. Ctrl-C stops everything.")
                 while True:
                     running.check()
@@ -104,6 +79,100 @@ def command(port: int, mlflow_port: int, service_port: int) -> None:
                 click.echo("\nStopping")
                 if isinstance(end, SystemExit):
                     raise  # SIGTERM: its exit code stays
+
+
+@dataclass(frozen=True)
+class _Addresses:
+    """Where the parts listen."""
+
+    dagster: str
+    mlflow: str
+    service: str
+    code_port: int
+
+
+def _mlflow(settings: "Settings", addresses: _Addresses) -> "Service":
+    from reco_assets.local.processes import Service, answers
+
+    return Service(
+        "MLflow UI",
+        [
+            *(sys.executable, "-m", "mlflow", "server", "--backend-store-uri", settings.tracking_uri),
+            *("--default-artifact-root", settings.artifact_root, "--workers", "1"),
+            *("--host", "127.0.0.1", "--port", _port(addresses.mlflow)),
+        ],
+        partial(answers, f"{addresses.mlflow}/health"),
+        settings.home / "logs" / "mlflow.log",
+    )
+
+
+def _code_server(settings: "Settings", addresses: _Addresses) -> "Service":
+    """Schedules, sensors and runs execute in it and below it."""
+    from dagster._core.errors import DagsterUserCodeUnreachableError
+    from dagster._grpc.client import DagsterGrpcClient
+
+    from reco_assets.local.processes import Service
+
+    client = DagsterGrpcClient(host="127.0.0.1", port=addresses.code_port)
+
+    def is_up() -> bool:
+        try:
+            client.ping("")  # answered by the process that has loaded the definitions
+        except DagsterUserCodeUnreachableError:
+            return False
+        return True
+
+    return Service(
+        "Dagster code server",
+        [
+            *(sys.executable, "-m", "dagster", "code-server", "start", "-m", "reco_assets.definitions"),
+            *("-h", "127.0.0.1", "-p", str(addresses.code_port), "--startup-timeout", "180"),
+        ],
+        is_up,
+        settings.home / "logs" / "dagster-code-server.log",
+    )
+
+
+def _service(settings: "Settings", addresses: _Addresses) -> "Service":
+    from reco_assets.local.processes import Service, answers
+
+    return Service(
+        "The service",
+        [*(sys.executable, "-m", "reco_assets", "serve"), *("--port", _port(addresses.service))],
+        partial(answers, f"{addresses.service}/api/health/live"),
+        settings.home / "logs" / "service.log",
+    )
+
+
+def _webserver_and_daemon(settings: "Settings", addresses: _Addresses) -> "list[Service]":
+    """Once the code server is up: they load no code of ours, they ask for it."""
+    from reco_assets.local.processes import Service, answers
+
+    location = {"host": "127.0.0.1", "port": addresses.code_port, "location_name": "reco_assets"}
+    workspace = settings.home / "dagster" / "dev-workspace.yaml"
+    workspace.write_text(json.dumps({"load_from": [{"grpc_server": location}]}))
+    python, options = sys.executable, ("-w", str(workspace.absolute()))
+    return [
+        Service(
+            "Dagster UI",
+            [
+                *(python, "-m", "dagster_webserver", "-h", "127.0.0.1", "-p", _port(addresses.dagster)),
+                *options,
+            ],
+            partial(answers, f"{addresses.dagster}/server_info"),
+            settings.home / "logs" / "dagster-webserver.log",
+        ),
+        Service(
+            "Dagster daemon",
+            [*(python, "-m", "dagster._daemon", "run"), *options],
+            lambda: True,  # it listens nowhere; that it runs is checked all the time
+            settings.home / "logs" / "dagster-daemon.log",
+        ),
+    ]
+
+
+def _port(url: str) -> str:
+    return url.rsplit(":", 1)[1]
 
 
 def _shows_demo(settings: "Settings") -> bool:

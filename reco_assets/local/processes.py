@@ -1,35 +1,31 @@
 """Child processes that live and die together."""
 
-import ctypes
 import os
-import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from reco_assets.errors import RecoError
+from reco_assets.local import watchdog
 
 _STOP_TIMEOUT_S = 15.0
-_PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 
 @dataclass(frozen=True)
 class Service:
-    """A server to start: its command line, and the URL that answers 200 once it is up."""
+    """A server to start: its command line, and whether it is up, which is asked several times a second."""
 
     name: str
     command: Sequence[str]
-    health_url: str
+    is_up: Callable[[], bool]
     log: Path
-    death_signal: int = signal.SIGTERM
-    """What it gets when its parent was killed."""
 
 
 class ServiceDied(RecoError):
@@ -37,11 +33,18 @@ class ServiceDied(RecoError):
 
 
 class Services:
-    """Started servers. Each has a process group of its own, because Dagster's own children ignore
-    Ctrl-C in a terminal's group and would outlive their parent."""
+    """Started servers, each in a process group of its own: what they start themselves ends with them."""
 
-    def __init__(self) -> None:
+    def __init__(self, embedded: Path | None = None) -> None:
         self._processes: list[tuple[Service, subprocess.Popen[bytes]]] = []
+        self._up: list[Service] = []
+        reading, self._pipe = os.pipe()
+        self._watchdog = subprocess.Popen(
+            [sys.executable, "-m", watchdog.__name__, *([str(embedded)] if embedded else [])],
+            stdin=reading,
+            start_new_session=True,
+        )
+        os.close(reading)
 
     def start(self, service: Service, environment: Mapping[str, str], cwd: Path) -> None:
         """Start without waiting; output goes to the service's log file."""
@@ -55,27 +58,28 @@ class Services:
                 env=dict(environment),
                 cwd=cwd,
                 start_new_session=True,
-                preexec_fn=partial(_die_with_parent, service.death_signal),
+                preexec_fn=self._report_to_watchdog,
             )
         self._processes.append((service, process))
 
-    def wait_until_healthy(self, timeout_s: float, say: Callable[[str], None]) -> None:
-        """Return when every health URL answers.
+    def wait_until_up(self, timeout_s: float, say: Callable[[str], None]) -> None:
+        """Return when every server that was started is up, and `say` so of each that was not up before.
 
         Raises:
             ServiceDied: One ended, or took longer than `timeout_s`.
         """
         deadline = time.monotonic() + timeout_s
-        waiting = [service for service, _ in self._processes]
+        waiting = [service for service, _ in self._processes if service not in self._up]
         while waiting:
             self.check()
             for service in list(waiting):
-                if _answers(service.health_url):
+                if service.is_up():
                     waiting.remove(service)
+                    self._up.append(service)
                     say(f"{service.name} is up")
             if waiting and time.monotonic() > deadline:
                 raise ServiceDied(
-                    f"{waiting[0].name} did not answer at {waiting[0].health_url} within {timeout_s:g} s. "
+                    f"{waiting[0].name} did not answer within {timeout_s:g} s. "
                     f"The end of {waiting[0].log}:\n{_tail(waiting[0].log)}"
                 )
             time.sleep(0.2)
@@ -87,24 +91,38 @@ class Services:
                 raise ServiceDied(
                     f"{service.name} ended with code {code}. The end of {service.log}:\n{_tail(service.log)}"
                 )
+        if (code := self._watchdog.poll()) is not None:
+            raise ServiceDied(
+                f"The watchdog ended with code {code}: nobody would end the servers after a kill -9. "
+                "Start again."
+            )
 
     def stop(self) -> None:
-        """Terminate all groups, newest first; kill what is still there after some seconds."""
-        for number, timeout_s in ((signal.SIGTERM, _STOP_TIMEOUT_S), (signal.SIGKILL, 5.0)):
-            groups = [process.pid for _, process in reversed(self._processes)]
-            for group in groups:
-                _signal_group(group, number)
-            deadline = time.monotonic() + timeout_s
-            while any(map(_group_alive, groups)) and time.monotonic() < deadline:
-                for _, process in self._processes:
-                    process.poll()
-                time.sleep(0.05)
+        """Terminate all groups; kill what is still there after some seconds."""
+        groups = [process.pid for _, process in self._processes]
+        watchdog.end_groups(groups, _STOP_TIMEOUT_S, reap=self._reap)
+        with suppress(BrokenPipeError):  # somebody has killed the watchdog
+            os.write(self._pipe, f"{watchdog.DONE}\n".encode())
+        os.close(self._pipe)
+        self._watchdog.wait()
+
+    def _reap(self) -> None:
+        for _, process in self._processes:
+            process.poll()
+
+    def _report_to_watchdog(self) -> None:
+        """In the child, before it is the server: its group is its own pid."""
+        os.write(self._pipe, b"%d\n" % os.getpid())
 
 
 @contextmanager
-def services() -> Iterator[Services]:
-    """Servers that are stopped at the end, whatever happens."""
-    running = Services()
+def services(embedded: Path | None = None) -> Iterator[Services]:
+    """Servers that are stopped at the end, whatever happens, a `kill -9` of this process included.
+
+    Args:
+        embedded: directory of the embedded PostgreSQL that they use, which then stops after them.
+    """
+    running = Services(embedded)
     try:
         yield running
     finally:
@@ -125,35 +143,13 @@ def free_port(preferred: int) -> int:
     raise ServiceDied("No free TCP port on 127.0.0.1.")
 
 
-def _die_with_parent(number: int) -> None:
-    """Ask Linux for a signal when the parent is gone, kill -9 included; elsewhere do without."""
-    try:
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
-    except (OSError, AttributeError):
-        return
-
-
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether the URL answers 200 now."""
     try:
         with urllib.request.urlopen(url, timeout=2) as answer:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
-
-
-def _signal_group(group: int, number: int) -> None:
-    try:
-        os.killpg(group, number)
-    except ProcessLookupError:
-        return
-
-
-def _group_alive(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def _tail(log: Path, lines: int = 25) -> str:

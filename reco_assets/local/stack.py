@@ -85,6 +85,12 @@ def prepare_home(settings: Settings) -> None:
         ) from None
 
 
+def embedded_directory(settings: Settings) -> Path | None:
+    """The directory of the embedded server if `local_stack`, still to be entered, will use one."""
+    dagster = settings.dagster_database_url or os.environ.get("DAGSTER_POSTGRES_URL")
+    return None if settings.database_url and dagster else _server_directory(settings)
+
+
 def _dagster_url(url: str) -> str:
     """SQLAlchemy 2.1 reads a bare postgresql:// as psycopg 3, on which Dagster's storage fails."""
     import sqlalchemy as sa

@@ -10,7 +10,7 @@ from reco_assets.local.processes import Service, ServiceDied, free_port, service
 
 
 def _wait_until_gone(pid: int) -> bool:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -22,32 +22,71 @@ def _wait_until_gone(pid: int) -> bool:
     return False
 
 
-def test_servers_end_with_a_parent_that_was_killed() -> None:
-    script = (
-        "import sys, time\n"
-        "from pathlib import Path\n"
-        "from reco_assets.local.processes import Service, services\n"
-        "with services() as running:\n"
-        "    sleep = Service('sleep', ['sleep', '60'], '', Path('/dev/null'))\n"
-        "    running.start(sleep, {'PATH': '/bin:/usr/bin'}, Path('/'))\n"
-        "    print(running._processes[0][1].pid, flush=True)\n"
-        "    time.sleep(60)\n"
+STUBBORN = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen(["sleep", "600"], preexec_fn=lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN))
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+"""Sits out what it is asked to do, and so does what it has started."""
+
+PARENT = """
+import sys, time
+from pathlib import Path
+from reco_assets.local.processes import Service, services
+with services() as running:
+    log = Path(sys.argv[1])
+    running.start(Service("server", [sys.executable, "-c", sys.argv[2]], log.exists, log), {}, Path("/"))
+    while not log.read_text().strip():
+        time.sleep(0.01)
+    print(running._processes[0][1].pid, log.read_text().strip(), running._watchdog.pid, flush=True)
+    if sys.argv[3] == "wait":
+        time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("end", ["killed", "in order"])
+def test_servers_and_what_they_started_end_with_their_parent_however_it_ends(
+    tmp_path: Path, end: str
+) -> None:
+    how = "wait" if end == "killed" else "end"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path / "log"), STUBBORN, how],
+        stdout=subprocess.PIPE,
+        text=True,
     )
-    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
-    child = int(parent.stdout.readline())
-    parent.kill()
+    pids = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(pids) == 3
+    if end == "killed":
+        parent.kill()
     parent.communicate()
-    assert _wait_until_gone(child)
+    assert parent.returncode == (-9 if end == "killed" else 0)
+    assert [pid for pid in pids if not _wait_until_gone(pid)] == []
+
+
+def test_a_watchdog_that_is_gone_ends_everything_while_that_can_still_be_done(tmp_path: Path) -> None:
+    with services() as running:
+        sleep = Service("sleep", ["sleep", "600"], lambda: True, tmp_path / "log")
+        running.start(sleep, dict(os.environ), tmp_path)
+        running.check()
+        running._watchdog.kill()
+        running._watchdog.wait()
+        with pytest.raises(ServiceDied, match=r"The watchdog ended with code -9"):
+            running.check()
+        pid = running._processes[0][1].pid
+    assert _wait_until_gone(pid)
 
 
 def test_a_server_that_ends_early_is_reported_with_the_end_of_its_log(tmp_path: Path) -> None:
     log = tmp_path / "log"
     command = [sys.executable, "-c", "print('no such option'); raise SystemExit(2)"]
     with services() as running:
-        running.start(Service("the server", command, "http://127.0.0.1:1", log), dict(os.environ), tmp_path)
+        server = Service("the server", command, lambda: False, log)
+        running.start(server, dict(os.environ), tmp_path)
         with pytest.raises(ServiceDied, match=r"(?s)the server ended with code 2.*no such option"):
-            running.wait_until_healthy(30, print)
+            running.wait_until_up(30, print)
 
 
 def test_a_taken_port_is_replaced() -> None:
