@@ -23,6 +23,7 @@ from reco_assets.resources.postgres import PostgresResource
 from reco_assets.resources.storage import FileStorage
 from reco_assets.schedules import daily_recommendations, daily_recommendations_schedule
 from reco_assets.sensors import alert_sensors
+from reco_assets.sensors.lost_run_watch import lost_run_watch
 from reco_assets.settings import Settings
 
 _settings = Settings.load()
@@ -53,7 +54,7 @@ defs = dg.Definitions(
     },
     jobs=[daily_recommendations],
     schedules=[daily_recommendations_schedule],
-    sensors=alert_sensors,
+    sensors=[*alert_sensors, lost_run_watch],
     # The chain is linear and its steps use all cores themselves; a process per step would cost about
     # seven seconds each and gain nothing.
     executor=dg.in_process_executor,

@@ -1,14 +1,11 @@
 """Launching the pipeline from the command line, with its progress on the terminal."""
 
 import logging
-import os
-import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import click
@@ -16,13 +13,13 @@ import dagster as dg
 from dagster_shared.check import CheckError
 
 from reco_assets.errors import BadInput
+from reco_assets.local.running_process import PROCESS_TAG, is_gone, this_process
 from reco_assets.names import PIPELINE_ASSETS, RAW_INTERACTIONS
 from reco_assets.settings import Settings
 
 # The tags by which Dagster itself starts one run over a range of partitions.
 _RANGE_START = "dagster/asset_partition_range_start"
 _RANGE_END = "dagster/asset_partition_range_end"
-_PROCESS = "reco/process"
 
 
 def yesterday() -> date:
@@ -101,8 +98,8 @@ def close_dead_runs(instance: dg.DagsterInstance) -> int:
     unfinished = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
     closed = 0
     for run in instance.get_runs(dg.RunsFilter(statuses=unfinished)):
-        process = run.tags.get(_PROCESS)
-        if process is None or process.split(":")[0] != socket.gethostname() or process == _process(process):
+        process = run.tags.get(PROCESS_TAG)
+        if process is None or not is_gone(process):
             continue
         instance.report_run_failed(run, "The process of this run is gone: it was killed. Run the day again.")
         closed += 1
@@ -210,7 +207,7 @@ def _materialize(
             run_config={"loggers": {"progress": {"config": {}}}} | _only(selection, run_config or {}),
             raise_on_error=False,
             # A command that was killed is not started again behind its user's back.
-            tags=tags | {_PROCESS: _process(), "dagster/max_retries": "0"},
+            tags=tags | {PROCESS_TAG: this_process(), "dagster/max_retries": "0"},
             **partition,
         )
     except dg.DagsterInvalidConfigError as error:
@@ -229,16 +226,6 @@ def _only(selection: Sequence[str], run_config: Mapping[str, Any]) -> dict[str, 
         name: section for name, section in ops.items() if name in selection or name not in PIPELINE_ASSETS
     }
     return dict(run_config) | {"ops": kept}
-
-
-def _process(same_pid_as: str | None = None) -> str:
-    """Host, pid and start of this process, or of whoever has that pid now: a pid alone is used again."""
-    pid = same_pid_as.split(":")[1] if same_pid_as else str(os.getpid())
-    try:
-        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        started = "gone" if same_pid_as else "unknown"
-    return f"{socket.gethostname()}:{pid}:{started}"
 
 
 def _span(first: date, last: date) -> str:

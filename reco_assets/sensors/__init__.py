@@ -6,7 +6,7 @@ follows the `except`), so that an alert whose delivery fails once is lost; it se
 single runs of a backfill like any other; and it cannot remember what went out.
 
 `failed_runs` reads why runs failed, `desk` delivers and remembers, `recovery` knows what counts as
-repaired. See docs/alerts.md.
+repaired. See docs/alerts.md. `lost_run_watch` alerts nobody: it fails runs that nobody else would.
 """
 
 from reco_assets.sensors.blocking_check_alert import blocking_check_alert

@@ -189,7 +189,7 @@ def settle(context: dg.SensorEvaluationContext, pending: Mapping[str, float], no
     for run_id, at in pending.items():
         failed_at = datetime.fromtimestamp(at, UTC)
         run = context.instance.get_run_by_id(run_id)
-        if run is None or not _is_ours(context, run) or now - failed_at > _KEPT_PENDING:
+        if run is None or not is_ours(context, run) or now - failed_at > _KEPT_PENDING:
             continue
         verdict = _for_good(context.instance, run, now - failed_at)
         if verdict is None:
@@ -219,7 +219,7 @@ def _has_successor(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
     return bool(instance.get_run_ids(dg.RunsFilter(tags={"dagster/parent_run_id": run.run_id}), limit=1))
 
 
-def _is_ours(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:
+def is_ours(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:
     """Runs of this code location, ad-hoc ones included, and those started in-process by `reco run`."""
     if run.remote_job_origin is None:
         return True  # no code location launched it; only this project's own commands do that

@@ -5,14 +5,15 @@ import sys
 
 import dagster as dg
 
-from reco_assets.cli.runs import _PROCESS, _process, close_dead_runs
+from reco_assets.cli.runs import close_dead_runs
+from reco_assets.local.running_process import PROCESS_TAG, this_process
 
 
 def _unfinished_run(instance: dg.DagsterInstance, process: str | None) -> str:
     @dg.job
     def job() -> None: ...
 
-    return instance.create_run_for_job(job, tags={_PROCESS: process} if process else {}).run_id
+    return instance.create_run_for_job(job, tags={PROCESS_TAG: process} if process else {}).run_id
 
 
 def test_runs_of_killed_commands_are_closed_and_no_others() -> None:
@@ -24,7 +25,7 @@ def test_runs_of_killed_commands_are_closed_and_no_others() -> None:
         reused = _unfinished_run(
             instance, f"{host}:{os.getpid()}:1"
         )  # the pid lives, but it is another process
-        alive = _unfinished_run(instance, _process())
+        alive = _unfinished_run(instance, this_process())
         elsewhere = _unfinished_run(instance, "another-host:1:1")
         daemons = _unfinished_run(instance, None)
         assert close_dead_runs(instance) == 2
