@@ -68,6 +68,8 @@ def create_app(
         redoc_url=None,
         # The documentation page loads scripts from elsewhere; /openapi.json is what tools need.
         docs_url=None,
+        # A redirect to the spelling without a slash would lead to whatever the header Host names.
+        redirect_slashes=False,
     )
     app.state.service = service
     problems.install(app)
