@@ -1,7 +1,7 @@
 """What goes wrong around the client: slow tokens, refusals, hostile answers, pages that end in between."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
 from uuid import UUID, uuid4
 
@@ -9,6 +9,7 @@ import jwt
 import pytest
 from playwright.sync_api import BrowserContext, Route
 
+from reco_assets.serving import live_feed
 from reco_assets_tests.browser.conftest import HIDDEN, LEFT, App, Open, Visit, add_pages, open_posts
 from reco_assets_tests.serving.conftest import RunningService, Serve
 
@@ -35,6 +36,19 @@ def test_a_token_that_never_comes_is_an_error_of_the_feed(visit: Open, app: App)
     tab.page.evaluate("() => { page.own.feed().catch(error => page.late = error.message) }")
     tab.let_pass(21)
     tab.page.wait_for_function("() => page.late === 'token() is late'")
+
+
+@pytest.mark.parametrize(
+    "token", ["() => { throw new Error('no session') }", "() => Promise.reject(new Error('no session'))"]
+)
+def test_a_token_that_cannot_be_had_keeps_the_events(visit: Open, app: App, token: str) -> None:
+    tab = visit(app.user)
+    _make_client(tab, app.user, token=token)
+    tab.page.evaluate("id => { page.own.track('like', id); return page.own.flush() }", str(app.posts[0]))
+    tab.let_pass(21)
+    assert len(tab.queued()) == 1
+    assert tab.problems == []
+    assert tab.calls == []
 
 
 def test_what_waits_for_a_token_leaves_with_the_one_before(
@@ -274,6 +288,32 @@ def test_a_page_that_is_kept_for_the_way_back_hangs_up_and_connects_again(
     tab.until(lambda: tab.page.evaluate("() => page.heard") == ["reconnected"], passing_s=0.5)
     changes.tell_all(uuid4())
     tab.until(lambda: tab.page.evaluate("() => page.heard") == ["reconnected", "feed_changed"])
+
+
+def test_a_connection_whose_token_expires_comes_back_with_another(
+    still_context: BrowserContext, serve: Serve, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_feed, "_LOOK_EVERY_S", 0.05)
+    now = [datetime.now(UTC)]
+    key = "k" * 32
+    service = serve(clock=lambda: now[0], auth="jwt", jwt_keys=key)
+    add_pages(service.app)
+    expires = now[0] + timedelta(hours=1)
+    first, second = (
+        jwt.encode({"sub": str(app.user), "exp": int((expires + more).timestamp())}, key)
+        for more in (timedelta(0), timedelta(hours=1))
+    )
+    tab = open_posts(still_context, service.url, uuid4())
+    tab.page.evaluate("token => { page.next = token; page.heard = [] }", first)
+    _make_client(tab, app.user, token="() => page.next")
+    tab.page.evaluate("() => { page.own.live(message => page.heard.push(message.type)) }")
+    changes = service.service.realtime.changes
+    tab.until(lambda: len(changes) == 1)
+    tab.page.evaluate("token => { page.next = token }", second)
+    now[0] = expires + timedelta(seconds=31)
+    tab.until(lambda: len(changes) == 0)
+    tab.until(lambda: tab.page.evaluate("() => page.heard") == ["reconnected"], passing_s=0.5)
+    assert len(changes) == 1
 
 
 def _make_client(tab: Visit, user: UUID, *, token: str) -> None:

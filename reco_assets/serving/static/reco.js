@@ -146,8 +146,10 @@ export function createReco({ endpoint = "", userId, token, onError = () => {} } 
 
   const authorization = () => (bearer ? { Authorization: "Bearer " + bearer } : {});
   async function renewed() {
-    const late = new Promise((_, fail) => setTimeout(fail, LATE_MS, new Error("token() is late")));
-    bearer = await Promise.race([token?.(), late]);
+    bearer = await Promise.race([
+      token?.(),
+      new Promise((_, fail) => setTimeout(fail, LATE_MS, new Error("token() is late"))),
+    ]);
     return authorization();
   }
 
