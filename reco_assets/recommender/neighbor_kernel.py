@@ -11,7 +11,7 @@ the user's posts, walk the post's readers and add to each reader's dot product. 
 * **Floors.** A user who has k neighbours needs no one below the k-th. A tile's products are compared
   with the floors of both sides in vector registers, and only spans that hold something are looked
   into. Each user's first neighbours come from the user's own block, where a cheap bound
-  (`_kth_at_least`) stands in for the floor.
+  (`reached_by`) stands in for the floor.
 
 A dot product is summed in the order of the posts' indices, whichever side and tile it is computed
 for, and the best k are chosen by a total order: so the result depends on neither.
@@ -26,13 +26,12 @@ import numpy as np
 import numpy.typing as npt
 
 from reco_assets.recommender.compiled import compiled
-from reco_assets.recommender.selection import keep_best, kth_largest, room_for, sort_best_first
+from reco_assets.recommender.selection import keep_best, lanes_for, reached_by, room_for, sort_best_first
 
 Array = npt.NDArray[Any]
 
 _SPAN = 8  # products compared at once
-_FEW = 4  # with fewer additions than a tile's users / _FEW, those reached are walked to again
-_LANES = 1024  # of a tile, for the first bound
+_FEW = 4  # with fewer additions than a tile's users / _FEW, only those reached are looked at
 _BOUNDED = 1 << 14  # users that the first bound is taken from: the more, the higher and the later
 _FOUND = 1 << 17  # candidates that a thread collects before it puts them on the lists
 # Floors are rounded down by far more than the few roundings between a product and its key.
@@ -89,8 +88,9 @@ class Workspace(NamedTuple):
     """What a thread computes in; `dots` is zero between rows."""
 
     dots: Array  # (users of a tile,) float64
-    spans: Array  # int64
-    lanes: Array  # float64
+    spans: Array  # int32, or the users of the tile that few additions reached
+    similarities: Array  # float64
+    lanes: Array  # (lanes_for(k),) float64
     scratch: Array  # (room,) float64
 
 
@@ -116,8 +116,9 @@ def workspace(tile_users: int, k: int) -> Workspace:
     """For one thread."""
     return Workspace(
         np.zeros(tile_users),
-        np.empty(tile_users // min(_SPAN, _FEW) + 1, dtype=np.int64),  # spans, or the few reached
-        np.empty(_LANES),
+        np.empty(tile_users // min(_SPAN, _FEW) + 1, dtype=np.int32),
+        np.empty(max(min(tile_users, _BOUNDED), tile_users // _FEW + 1)),
+        np.empty(lanes_for(k)),
         np.empty(room_for(k)),
     )
 
@@ -150,47 +151,71 @@ def _thin_out(row: int, lists: Any, query: Any, scratch: Array) -> None:
 
 
 @compiled
-def _add_products(rows: Any, row: int, readers: Any, min_overlap: int, dots: Array) -> int:
-    """Add one row's dot products with a tile's users to `dots`; returns the number of additions."""
-    posts, weights, indptr = rows.posts, rows.weights, readers.indptr
-    users, reader_weights = readers.users, readers.weights
-    first, last = rows.indptr[row], rows.indptr[row + 1]
+def _n_additions(rows: Any, row: int, readers: Any) -> int:
+    """How many readers a tile has of a row's posts, with repetitions."""
+    posts, indptr = rows.posts, readers.indptr
     added = np.int64(0)
-    for p in range(first, last):
-        weight = weights[p]
-        # Unsigned, because a signed index may count from the end, which costs a test per addition.
-        start, end = np.uint64(indptr[posts[p]]), np.uint64(indptr[posts[p] + 1])
-        added += np.int64(end - start)
-        for q in range(start, end):
-            dots[users[q]] += weight * reader_weights[q]
-    if min_overlap > 1 and added > 0:
-        overlaps = np.zeros(len(dots), dtype=np.int32)
-        for p in range(first, last):
-            for q in range(indptr[posts[p]], indptr[posts[p] + 1]):
-                overlaps[users[q]] += 1
-        for v in range(len(dots)):
-            if overlaps[v] < min_overlap:
-                dots[v] = 0.0
+    for p in range(rows.indptr[row], rows.indptr[row + 1]):
+        added += np.int64(indptr[posts[p] + 1]) - np.int64(indptr[posts[p]])
     return int(added)
 
 
 @compiled
-def _kth_at_least(dots: Array, norm: float, norms: Array, query: Any, lanes: Array) -> float:
-    """A bound that at least k of the similarities reach; 0 when there may be fewer.
+def _add_products(rows: Any, row: int, readers: Any, dots: Array) -> None:
+    """Add one row's dot products with a tile's users to `dots`."""
+    posts, weights, indptr = rows.posts, rows.weights, readers.indptr
+    users, reader_weights = readers.users, readers.weights
+    for p in range(rows.indptr[row], rows.indptr[row + 1]):
+        weight = weights[p]
+        # Unsigned, because a signed index may count from the end, which costs a test per addition.
+        start, end = np.uint64(indptr[posts[p]]), np.uint64(indptr[posts[p] + 1])
+        for q in range(start, end):
+            dots[users[q]] += weight * reader_weights[q]
 
-    Lane g holds the values g, g + len(lanes), …, so that maxima are taken side by side, and written
-    as a choice because `max` minds NaN, which keeps the compiler from doing so. The k-th largest of
-    the lanes' maxima is at most the k-th largest of all values.
-    """
-    if len(lanes) <= query.k:
-        return 0.0
-    lanes[:] = 0.0
-    for start in range(0, len(dots), len(lanes)):
-        block, others = dots[start : start + len(lanes)], norms[start : start + len(lanes)]
-        for lane in range(len(block)):
-            value = block[lane] / (norm * others[lane] + query.shrinkage)
-            lanes[lane] = value if value > lanes[lane] else lanes[lane]
-    return kth_largest(lanes, query.k)
+
+@compiled
+def _add_few_products(rows: Any, row: int, readers: Any, dots: Array, reached: Array) -> int:
+    """`_add_products`, and who was `reached`, each once; returns how many."""
+    posts, weights, indptr = rows.posts, rows.weights, readers.indptr
+    users, reader_weights = readers.users, readers.weights
+    n_reached = 0
+    for p in range(rows.indptr[row], rows.indptr[row + 1]):
+        weight = weights[p]
+        start, end = np.uint64(indptr[posts[p]]), np.uint64(indptr[posts[p] + 1])
+        for q in range(start, end):
+            user = users[q]
+            dot = dots[user]
+            reached[n_reached] = user
+            n_reached += dot == 0.0
+            dots[user] = dot + weight * reader_weights[q]
+    return n_reached
+
+
+@compiled
+def _leave_out(rows: Any, row: int, readers: Any, min_overlap: int, dots: Array) -> None:
+    """Forget the products with users who share fewer than `min_overlap` posts."""
+    posts, indptr, users = rows.posts, readers.indptr, readers.users
+    overlaps = np.zeros(len(dots), dtype=np.int32)
+    for p in range(rows.indptr[row], rows.indptr[row + 1]):
+        for q in range(indptr[posts[p]], indptr[posts[p] + 1]):
+            overlaps[users[q]] += 1
+    for v in range(len(dots)):
+        if overlaps[v] < min_overlap:
+            dots[v] = 0.0
+
+
+@compiled
+def _similarities_of_all(dots: Array, norm: float, norms: Array, shrinkage: float, out: Array) -> None:
+    for v in range(len(out)):
+        out[v] = dots[v] / (norm * norms[v] + shrinkage)
+
+
+@compiled
+def _similarities_of_few(
+    dots: Array, reached: Array, norm: float, norms: Array, shrinkage: float, out: Array
+) -> None:
+    for i in range(len(reached)):
+        out[i] = dots[reached[i]] / (norm * norms[reached[i]] + shrinkage)
 
 
 @compiled
@@ -234,18 +259,6 @@ def _find_spans_one_way(
 
 
 @compiled
-def _find_reached(rows: Any, row: int, readers: Any, spans: Array) -> int:
-    """Everybody in the tile who shares a post with the row, once for each post; returns how many."""
-    posts, indptr, users = rows.posts, readers.indptr, readers.users
-    n_reached = 0
-    for p in range(rows.indptr[row], rows.indptr[row + 1]):
-        for q in range(indptr[posts[p]], indptr[posts[p] + 1]):
-            spans[n_reached] = users[q]
-            n_reached += 1
-    return n_reached
-
-
-@compiled
 def search_tile(
     rows: Any, first_user: int, readers: Any, first_reader: int, query: Any, lists: Any, space: Any
 ) -> None:
@@ -254,28 +267,38 @@ def search_tile(
     n_readers, room = len(norms), lists.keys.shape[1]
     dots, spans = space.dots[:n_readers], space.spans
     for row in range(len(rows.norms)):
-        added = _add_products(rows, row, readers, query.min_overlap, dots)
+        added = _n_additions(rows, row, readers)
         if added == 0:
             continue
+        dense = added > n_readers // _FEW
+        n_spans = 0
+        if dense:
+            _add_products(rows, row, readers, dots)
+        else:
+            n_spans = _add_few_products(rows, row, readers, dots, spans)
+        if query.min_overlap > 1:
+            _leave_out(rows, row, readers, query.min_overlap, dots)
         itself = first_user + row - first_reader
         if first_user >= 0 and 0 <= itself < n_readers:
             dots[itself] = 0.0
         norm, size = rows.norms[row], lists.sizes[row]
-        if size == 0 and added > len(space.lanes):
-            bound = _kth_at_least(dots[:_BOUNDED], norm, norms, query, space.lanes)
-            lists.floors[row] = _SLACK * bound
+        if size == 0:
+            if dense:
+                some = space.similarities[: min(n_readers, _BOUNDED)]
+                _similarities_of_all(dots, norm, norms, shrinkage, some)
+            else:
+                some = space.similarities[:n_spans]
+                _similarities_of_few(dots, spans[:n_spans], norm, norms, shrinkage, some)
+            lists.floors[row] = _SLACK * reached_by(some, query.k, space.lanes)
         floor = lists.floors[row]
         keys, users = lists.keys[row], lists.users[row]
-        dense = added > n_readers // _FEW
         width = _SPAN if dense else 1
         if dense:
             n_spans = _find_spans_one_way(dots, norm, norms, floor, shrinkage, spans)
-        else:
-            n_spans = _find_reached(rows, row, readers, spans)
         for i in range(n_spans):
             for v in range(spans[i], min(spans[i] + width, n_readers)):
                 dot = dots[v]
-                dots[v] = 0.0  # whoever was reached twice is looked at once
+                dots[v] = 0.0
                 if dot > floor * (norm * norms[v] + shrinkage):
                     keys[size] = _key(dot, norm, norms[v], squared_norms[v], shrinkage)
                     users[size] = first_reader + v
@@ -321,16 +344,20 @@ def search_pairs(
     )
     n_found = n_for_readers = 0
     while row < len(rows.norms) and max(n_found, n_for_readers) + n_readers <= room:
-        added = _add_products(rows, row, readers, query.min_overlap, dots)
+        added = _n_additions(rows, row, readers)
         if added > 0:
             norm, floor = rows.norms[row], floors[row]
             squared_norm = rows.squared_norms[row]
             dense = added > n_readers // _FEW
-            width = _SPAN if dense else 1
+            width, n_spans = _SPAN, 0
+            if dense:
+                _add_products(rows, row, readers, dots)
+            else:
+                width, n_spans = 1, _add_few_products(rows, row, readers, dots, spans)
+            if query.min_overlap > 1:
+                _leave_out(rows, row, readers, query.min_overlap, dots)
             if dense:
                 n_spans = _find_spans(dots, norm, norms, floor, reader_floors, shrinkage, spans)
-            else:
-                n_spans = _find_reached(rows, row, readers, spans)
             for i in range(n_spans):
                 for v in range(spans[i], min(spans[i] + width, n_readers)):
                     dot, scale = dots[v], norm * norms[v] + shrinkage

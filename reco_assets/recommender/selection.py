@@ -19,6 +19,8 @@ from reco_assets.recommender.compiled import compiled
 Array = npt.NDArray[Any]
 
 _SPARE_ROOM = 32
+_SHORT = 300  # up to here counting is faster
+_FEWEST_LANES, _MOST_LANES = 64, 1024
 
 
 @compiled
@@ -59,6 +61,38 @@ def kth_largest(values: Array, k: int) -> float:
 
 
 @compiled
+def lanes_for(k: int) -> int:
+    """In how many lanes to look for the k-th largest: four times k, so that few of the best share one."""
+    n_lanes = _FEWEST_LANES
+    while n_lanes < 4 * k and n_lanes < _MOST_LANES:
+        n_lanes *= 2
+    return n_lanes
+
+
+@compiled
+def reached_by(values: Array, k: int, lanes: Array) -> float:
+    """A bound that at least `k` of the values reach, and not many more; 0 when there may be fewer.
+
+    Lane g holds the values g, g + len(lanes), …, so that maxima are taken side by side. The k-th largest
+    of the lanes' maxima is at most the k-th largest of all values.
+
+    Args:
+        values: (m,) float64, not negative.
+        k: at least 1.
+        lanes: (`lanes_for(k)`,) float64, overwritten.
+    """
+    if min(len(values), len(lanes)) <= k:
+        return 0.0
+    lanes[:] = 0.0
+    for start in range(0, len(values), len(lanes)):
+        block = values[start : start + len(lanes)]
+        for lane in range(len(block)):
+            # A choice, because `max` minds NaN, which keeps the compiler from doing several at once.
+            lanes[lane] = block[lane] if block[lane] > lanes[lane] else lanes[lane]
+    return kth_largest(lanes, k)
+
+
+@compiled
 def keep_best(keys: Array, items: Array, k: int, scratch: Array) -> float:
     """Move the best k to the front, in no order; returns the k-th best key.
 
@@ -87,7 +121,27 @@ def keep_best(keys: Array, items: Array, k: int, scratch: Array) -> float:
 
 @compiled
 def sort_best_first(keys: Array, items: Array) -> None:
-    """Sort both by falling keys, equal keys by rising items. Shellsort, gaps by Knuth: 1, 4, 13, 40, …"""
+    """Sort both by falling keys, equal keys by rising items, which are all different."""
+    if len(keys) > _SHORT:
+        _shellsort(keys, items)
+        return
+    # By counting who comes before: quadratic, but without a branch, and so many at once as a register holds.
+    old_keys, old_items = keys.copy(), items.copy()
+    for i in range(len(keys)):
+        key = old_keys[i]
+        rank = equal = np.int64(0)
+        for j in range(len(keys)):
+            rank += old_keys[j] > key
+            equal += old_keys[j] == key
+        if equal > 1:
+            for j in range(len(keys)):
+                rank += (old_keys[j] == key) & (old_items[j] < old_items[i])
+        keys[rank], items[rank] = key, old_items[i]
+
+
+@compiled
+def _shellsort(keys: Array, items: Array) -> None:
+    """Gaps by Knuth: 1, 4, 13, 40, …"""
     gap = 1
     while 3 * gap < len(keys):
         gap = 3 * gap + 1
