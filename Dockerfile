@@ -8,10 +8,10 @@ COPY requirements-bootstrap.lock ./
 RUN python -m pip install --no-cache-dir --disable-pip-version-check --require-hashes --only-binary :all: \
         --target /opt/uv -r requirements-bootstrap.lock
 # Before the source, so that a change of code does not install everything again.
-COPY requirements.lock ./
+COPY requirements-runtime.lock ./
 RUN python -m venv --without-pip /opt/reco \
     && /opt/uv/bin/uv pip sync --quiet --no-cache --compile-bytecode --python /opt/reco/bin/python \
-        --only-binary :all: --require-hashes requirements.lock
+        --only-binary :all: --require-hashes requirements-runtime.lock
 COPY pyproject.toml README.md dagster.yaml workspace.yaml ./
 COPY reco_assets ./reco_assets
 RUN /opt/uv/bin/uv pip install --quiet --no-cache --compile-bytecode --python /opt/reco/bin/python \

@@ -11,7 +11,7 @@ help:
 	@echo "make dev     Dagster UI, daemon, MLflow UI and the service on the demo's data"
 	@echo "make lint    ruff, mypy and the import contracts only"
 	@echo "make format  ruff's formatter over the tree"
-	@echo "make lock    resolve pyproject.toml into requirements.lock"
+	@echo "make lock    resolve pyproject.toml into requirements.lock and, for the image, requirements-runtime.lock"
 	@echo "make bench   speed beside other libraries, with tables; SIZES=\"S M L\" JSON=file; benchmarks/README.md"
 	@echo "make bench-serving   how fast the service answers and stores; JSON=file"
 	@echo "make screenshots     the pictures in docs/images, of the demo page on the demo's data"
@@ -43,6 +43,9 @@ format: .venv/.synced
 lock: .venv/.synced
 	.venv/bootstrap/bin/uv pip compile --universal --python-version 3.11 --generate-hashes \
 		--quiet --no-header --extra test pyproject.toml -o requirements.lock
+	@# The very same versions without the tests' packages; hatchling builds this package in the image.
+	echo hatchling | .venv/bootstrap/bin/uv pip compile --universal --python-version 3.11 --generate-hashes \
+		--quiet --no-header --constraint requirements.lock pyproject.toml - -o requirements-runtime.lock
 
 # RecTools has an environment of its own; where it cannot be installed, the rest runs without it.
 bench: .venv-bench/.synced

@@ -290,7 +290,7 @@ def test_image_installs_exactly_the_locked_hashes() -> None:
     for command in installs:
         local = "--no-deps --no-build-isolation ." in " ".join(command.split())
         assert local or (
-            "--require-hashes" in command and re.search(r"requirements(-bootstrap)?\.lock", command)
+            "--require-hashes" in command and re.search(r"requirements-(bootstrap|runtime)\.lock", command)
         )
 
 
