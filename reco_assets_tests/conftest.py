@@ -24,7 +24,14 @@ _IN_CHECKOUT = (Path(__file__).parents[1] / "docs").exists()
 collect_ignore = (
     []
     if _IN_CHECKOUT
-    else ["test_docs.py", "test_deployment.py", "test_locks.py", "recommender/test_model_doc.py", "benchmarks"]
+    else [
+        "test_docs.py",
+        "test_deployment.py",
+        "test_locks.py",
+        "test_event_log.py",
+        "recommender/test_model_doc.py",
+        "benchmarks",
+    ]
 )
 
 
