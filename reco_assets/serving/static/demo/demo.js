@@ -37,6 +37,7 @@ const list = $("feed");
 /** @type {number | undefined} */ let settling;
 /** What failed, to be tried again. @type {(() => Promise<void>) | null} */ let failed = null;
 let folds = 0;
+let cards = 0;
 
 /** @param {string} source */
 function badge(source) {
@@ -61,6 +62,10 @@ function card(post) {
   part(".title").textContent = post.title ?? `Post ${post.post_id.slice(0, 8)}`;
   part(".reason").textContent = REASONS[post.reason] ?? post.reason;
   part(".title").addEventListener("click", () => item.classList.add("read"));
+  // There are many buttons of one name: who hears them is told of which post they are.
+  part(".title").id = `title-${++cards}`;
+  part("article").setAttribute("aria-labelledby", part(".title").id);
+  for (const name of [".like", ".share", ".ask"]) part(name).setAttribute("aria-describedby", part(".title").id);
   for (const [name, done] of [["like", "Liked"], ["share", "Shared"]]) {
     const button = part("." + name);
     button.addEventListener("click", () => {
