@@ -70,7 +70,7 @@ def command(
     """
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from reco_assets.store.importing import ImportOptions, check_file, refuse_if_too_bad
+    from reco_assets.store.importing_check import ImportOptions, check_file, refuse_if_too_bad
 
     options = ImportOptions(type_map=dict(_pair(text) for text in mappings), **given)
     settings = Settings.load()

@@ -15,14 +15,8 @@ from reco_assets.errors import BadInput, DatabaseBusy, SchemaError
 from reco_assets.settings import Settings
 from reco_assets.store import importing, importing_files, migrate
 from reco_assets.store.database import create_engine_for, transaction
-from reco_assets.store.importing import (
-    Checked,
-    Imported,
-    ImportOptions,
-    check_file,
-    load_checked,
-    refuse_if_too_bad,
-)
+from reco_assets.store.importing import Imported, load_checked
+from reco_assets.store.importing_check import Checked, ImportOptions, check_file, refuse_if_too_bad
 
 NOW = datetime(2026, 10, 20, tzinfo=UTC)
 WEIGHTS = {"view": 0.1, "click": 0.3, "like": 0.7, "share": 1.0}
