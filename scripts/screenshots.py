@@ -44,12 +44,12 @@ def service() -> Iterator[str]:
         process.wait()
 
 
-def visit(browser: Browser, url: str, width: int, height: int, **kinds: Any) -> Page:
-    """The demo, as the second user of its list."""
+def visit(browser: Browser, url: str, user: int, width: int, height: int, **kinds: Any) -> Page:
+    """The demo, as one user of its list, by number: what one picture's did is not seen in another."""
     page = browser.new_page(viewport={"width": width, "height": height}, reduced_motion="reduce", **kinds)
     page.goto(f"{url}/demo")
     page.wait_for_selector(".post")
-    page.select_option("#user", index=1)
+    page.select_option("#user", index=user)
     page.wait_for_url("**user=*")
     page.wait_for_selector(".post")
     page.wait_for_timeout(500)
@@ -70,14 +70,14 @@ def main() -> None:
     with service() as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
 
-        page = visit(browser, url, 390, 760)
+        page = visit(browser, url, 1, 390, 760)
         take(page, "demo-phone.png")
 
-        page = visit(browser, url, 1000, 760, color_scheme="dark")
+        page = visit(browser, url, 2, 1000, 760, color_scheme="dark")
         page.click(".ask >> nth=0")
         take(page, "demo-why.png")
 
-        page = visit(browser, url, 1000, 760)
+        page = visit(browser, url, 3, 1000, 760)
         for n in range(4):
             page.click(f".like >> nth={n}")
         page.wait_for_selector(".toast div")
