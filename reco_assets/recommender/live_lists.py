@@ -24,10 +24,9 @@ from reco_assets.recommender.weighting import age_in_days, vote_values
 
 Array = npt.NDArray[Any]
 
-_QUICK_ENTRIES = 30_000
-"""Of neighbours' rows: so many are summed up in about a millisecond."""
+_QUICK_ENTRIES = 20_000
+"""Of the neighbours' rows together: so many are summed up in less than a millisecond."""
 _FIRST_ROW = np.zeros(1, dtype=np.int32)
-_NOBODY = (np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32))
 
 
 @dataclass(frozen=True)
@@ -158,10 +157,12 @@ class LiveState:
         return [] if user < 0 else self.post_ids.ids_of(self.rows.row(user).posts)
 
     def is_quick(self, user_id: bytes) -> bool:
-        """Whether `recommend` takes less than a thread would: the neighbours are known, and not too busy."""
+        """Whether `recommend` takes less than a millisecond: rows are not too long, neighbours are known."""
+        typical = len(self.rows.base.posts) / max(1, self.model.n_users_) * self.model.n_neighbors
+        if typical > _QUICK_ENTRIES:
+            return False
         user = self.user(user_id)
-        found = self._known_neighbors(user) if user >= 0 else _NOBODY
-        return found is not None and self.rows.count(found[0]) <= _QUICK_ENTRIES
+        return user < 0 or self._is_as_in_the_fit(user) or self._found_before(user) is not None
 
     def recommend(self, user_id: bytes, n: int, *, closed: Iterable[bytes] = ()) -> LiveAnswer | None:
         """The best `n` posts for a user, without those in `closed`; None for a user without an event."""
@@ -215,7 +216,9 @@ class LiveState:
 
     def neighbors(self, user: int) -> tuple[Array, Array, bool]:
         """Users of the fit like this one, their similarities, and whether they were found anew."""
-        found = self._known_neighbors(user)
+        if self._is_as_in_the_fit(user):
+            return *_without_end(self.model.neighbors_[user], self.model.similarities_[user]), False
+        found = self._found_before(user)
         if found is None:
             posts, weights, times = self.rows.row(user)
             known = posts < self.model.n_posts_
@@ -224,12 +227,9 @@ class LiveState:
                 *self.model.neighbors_of(posts[known], weights[known], times[known], user_index=row)
             )
             self.neighbors_found.put(user, self.rows.version(user), *found)
-        return *found, not self._is_as_in_the_fit(user)
+        return *found, True
 
-    def _known_neighbors(self, user: int) -> tuple[Array, Array] | None:
-        """Neighbours and similarities; None where they have to be found first."""
-        if self._is_as_in_the_fit(user):
-            return _without_end(self.model.neighbors_[user], self.model.similarities_[user])
+    def _found_before(self, user: int) -> tuple[Array, Array] | None:
         return self.neighbors_found.get(user, self.rows.version(user))
 
     def _is_as_in_the_fit(self, user: int) -> bool:
@@ -237,7 +237,7 @@ class LiveState:
 
     def _question(self, user: int, user_id: bytes, closed: Iterable[bytes]) -> _Question:
         neighbors, similarities, folded_in = self.neighbors(user)
-        rows = self.rows.gather(neighbors)
+        rows = self.rows.gather(neighbors, with_weights=self.model.vote_weighting != "binary")
         values = vote_values(
             rows.entries.weights,
             age_in_days(rows.entries.times, self.as_of_us),

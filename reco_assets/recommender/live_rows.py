@@ -71,14 +71,12 @@ class RowsView:
             part, entries = slice(self.base_indptr[user], self.base_indptr[user + 1]), self.base
         return Entries(*(array[part] for array in entries))
 
-    def count(self, users: Array) -> int:
-        """Entries in the rows of (m,) users of the fit, as far as their rows are the fit's."""
-        return int((self.base_indptr[users + 1] - self.base_indptr[users]).sum())
-
-    def gather(self, users: Array) -> GatheredRows:
-        """The rows of (m,) users of the fit, copied."""
+    def gather(self, users: Array, *, with_weights: bool = True) -> GatheredRows:
+        """The rows of (m,) users of the fit, copied; without weights they are empty, and memory is spared."""
         changed_rows = (self.slot, self.begin, self.end)
-        indptr, *entries = _copied(users, self.base_indptr, self.base, changed_rows, self.changed)
+        indptr, *entries = _copied(
+            users, self.base_indptr, self.base, changed_rows, self.changed, with_weights
+        )
         return GatheredRows(indptr, Entries(*entries))
 
     def readers(self, as_of_us: int, half_life_days: float | None, n_posts: int) -> Array:
@@ -87,7 +85,7 @@ class RowsView:
         The same sums to the bit as those of a fit on these rows.
         """
         totals = np.zeros(n_posts)
-        changed = self._decayed(self.changed.times, as_of_us, half_life_days)
+        changed = _decayed(self.changed.times, as_of_us, half_life_days)
         n_fitted = len(self.base_indptr) - 1
         marks = np.arange(0, len(self.base.posts) + _CHUNK, _CHUNK)
         bounds = np.unique(np.concatenate([np.searchsorted(self.base_indptr, marks), [0, n_fitted]]))
@@ -95,22 +93,21 @@ class RowsView:
         changed_rows = (self.slot, self.begin, self.end, self.changed.posts, changed)
         for first, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
             start, end = int(self.base_indptr[first]), int(self.base_indptr[stop])
-            decayed = frozen(
-                decay(age_in_days(self.base.times[start:end], as_of_us), half_life_days), np.float64
-            )
+            decayed = _decayed(self.base.times[start:end], as_of_us, half_life_days)
             _add_readers(first, stop, self.base_indptr, self.base.posts, decayed, changed_rows, totals)
         _add_readers(
             n_fitted, len(self.slot), self.base_indptr, self.base.posts, _NOTHING, changed_rows, totals
         )
         return totals
 
-    @staticmethod
-    def _decayed(times: Array, as_of_us: int, half_life_days: float | None) -> Array:
-        decayed = np.empty(len(times))
-        for start in range(0, len(times), _CHUNK):
-            part = slice(start, start + _CHUNK)
-            decayed[part] = decay(age_in_days(times[part], as_of_us), half_life_days)
-        return frozen(decayed, np.float64)
+
+def _decayed(times: Array, as_of_us: int, half_life_days: float | None) -> Array:
+    """What readers at these times count by now."""
+    decayed = np.empty(len(times))
+    for start in range(0, len(times), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        decayed[part] = decay(age_in_days(times[part], as_of_us), half_life_days)
+    return frozen(decayed, np.float64)
 
 
 class LiveRows:
@@ -211,7 +208,7 @@ def _room(n: int) -> Entries:
 
 @compiled
 def _copied(
-    users: Array, base_indptr: Array, base: Any, changed_rows: Any, changed: Any
+    users: Array, base_indptr: Array, base: Any, changed_rows: Any, changed: Any, with_weights: bool
 ) -> tuple[Array, Array, Array, Array]:
     slot, begin, end = changed_rows
     indptr = np.zeros(len(users) + 1, dtype=np.int64)
@@ -221,16 +218,18 @@ def _copied(
         n = end[s] - begin[s] if s >= 0 else base_indptr[user + 1] - base_indptr[user]
         indptr[row + 1] = indptr[row] + n
     total = indptr[-1]
-    posts = np.empty(total, dtype=np.int32)
-    weights, times = np.empty(total), np.empty(total, dtype=np.int64)
+    posts, times = np.empty(total, dtype=np.int32), np.empty(total, dtype=np.int64)
+    weights = np.empty(total if with_weights else 0)
     for row in range(len(users)):
         s = slot[users[row]]
         source = changed if s >= 0 else base
         shift = (begin[s] if s >= 0 else base_indptr[users[row]]) - indptr[row]
         for to in range(indptr[row], indptr[row + 1]):
             posts[to] = source.posts[to + shift]
-            weights[to] = source.weights[to + shift]
             times[to] = source.times[to + shift]
+        if with_weights:
+            for to in range(indptr[row], indptr[row + 1]):
+                weights[to] = source.weights[to + shift]
     return indptr, posts, weights, times
 
 

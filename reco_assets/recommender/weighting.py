@@ -22,6 +22,7 @@ BM25_K1: Final = 1.2
 BM25_B: Final = 0.75
 
 _TENTHS_TOLERANCE: Final = 1e-6
+_LEAST_EXPONENT: Final = -1022.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,9 +189,18 @@ def vote_values(weights: Array, age_days: Array, weighting: str, half_life_days:
 
 
 def decay(age_days: Array, half_life_days: float | None) -> Array:
-    """0.5^(age / half-life), float64, 1 without a half-life; a negative age counts as 0."""
+    """0.5^(age / half-life), float64, 1 without a half-life; a negative age counts as 0.
+
+    After 1022 half-lives nothing is left: processors take a hundred times as long for the powers that follow,
+    which are too small for a normal number, and with a half-life of minutes most of a window is so old.
+    """
     age = np.maximum(np.asarray(age_days, dtype=np.float64), 0.0)
-    return np.ones_like(age) if half_life_days is None else np.exp2(age / -half_life_days)
+    if half_life_days is None:
+        return np.ones_like(age)
+    exponents = age / -half_life_days
+    left = exponents >= _LEAST_EXPONENT
+    decayed: Array = np.exp2(np.maximum(exponents, _LEAST_EXPONENT)) * left
+    return decayed
 
 
 def age_in_days(times_us: Array, as_of_us: int) -> Array:

@@ -2,11 +2,13 @@
 
 import asyncio
 import random
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
+from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from reco_assets.errors import BadInput
@@ -24,7 +26,17 @@ if TYPE_CHECKING:
 
     from reco_assets.serving.service import Service
 
-router = APIRouter(tags=["feeds"])
+
+class _PlainRoute(APIRoute):
+    """Calls its function with the request; FastAPI only describes it, for it reads its parameters itself."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The function."""
+        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        return handler
+
+
+router = APIRouter(tags=["feeds"], route_class=_PlainRoute)
 
 _chance = random.Random()
 """For exploration and random posts. Not seeded by the request id, which a client may repeat for ever."""

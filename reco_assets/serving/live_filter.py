@@ -69,6 +69,7 @@ class LiveFilter:
         self._service = service
         self._wish = wish
         self._asked: set[str] = set()
+        self._refused = set(wish.exclude)
         self._seen: set[str] | None = None
 
     @property
@@ -86,13 +87,9 @@ class LiveFilter:
         """
         self._asked.update(asked)
         self.known.update(eligible)
+        self._refused |= self._asked
+        self._refused.difference_update(self.known)
         self._service.hidden_authors.note(self._wish.user, hidden)
-
-    def refuses(self, post_id: str) -> bool:
-        """Whether the post must not be shown, by all that is known by now."""
-        if post_id in self.known:
-            return False
-        return post_id in self._asked or post_id in self._wish.exclude
 
     def admits(self, post_id: str) -> bool:
         """Whether the post may be shown: the database said so; or it cannot, and memory knows no reason."""
@@ -126,7 +123,7 @@ class LiveFilter:
         reach = limit + SLACK
         also = [post_id for post_id in also if post_id not in self._asked]
         while True:
-            left = [entry for entry in entries if not self.refuses(entry[0])]
+            left = [entry for entry in entries if entry[0] not in self._refused]
             if self.degraded is not None:
                 return left
             if not also and all(entry[0] in self.known for entry in left[:limit]):

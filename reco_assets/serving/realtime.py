@@ -14,7 +14,6 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 from uuid import UUID
 
@@ -41,8 +40,7 @@ _RETRY_S: Final = 10.0
 _RECONNECT_S: Final = 0.5
 _LONGEST_STOP_S: Final = 5.0
 """For a look at the database to end; a server that hangs must not hold up the end of the process."""
-_TEXTS: Final = 32_768
-"""Ids of posts kept as text, 250 bytes each: most lists are made of the same few thousand."""
+_MOST_TEXTS: Final = 32_768
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +234,7 @@ class Realtime:
             return None
         live = current.live
         return LiveList(
-            list(zip(map(_text, answer.post_ids), answer.scores, strict=True)),
+            list(zip(map(_TEXTS.__getitem__, answer.post_ids), answer.scores, strict=True)),
             _moment(current.state.as_of_us),
             live.model_version or "unknown",
             live.generation_id,
@@ -364,10 +362,17 @@ def _reasons(error: Exception) -> tuple[str, str]:
     return str(error), f"{public}; the service's log says more"
 
 
-@lru_cache(_TEXTS)
-def _text(post_id: bytes) -> str:
-    return str(UUID(bytes=post_id))
+class _Texts(dict[bytes, str]):
+    """Ids as text, made once: most lists hold the same few thousand posts. 250 bytes each."""
 
+    def __missing__(self, id_bytes: bytes) -> str:
+        if len(self) >= _MOST_TEXTS:
+            self.clear()
+        text = self[id_bytes] = str(UUID(bytes=id_bytes))
+        return text
+
+
+_TEXTS: Final = _Texts()
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 

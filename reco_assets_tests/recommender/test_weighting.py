@@ -13,6 +13,7 @@ from reco_assets.recommender.weighting import (
     SimilarityWeighting,
     age_in_days,
     all_in_tenths,
+    decay,
     tenths,
     vote_values,
 )
@@ -121,6 +122,10 @@ def test_votes_halve_with_each_half_life() -> None:
     assert vote_values(weights, ages, "sqrt", 2.0).tolist() == [2, 1, 0.5]
     assert vote_values(weights, ages, "binary", None).tolist() == [1, 1, 1]
     assert vote_values(np.array([0.5]), np.array([-1.0]), "sqrt", 1.0).tolist() == [sqrt(0.5)]
+
+
+def test_nothing_is_left_of_what_is_too_old_for_a_normal_number() -> None:
+    assert decay(np.array([1.0, 1022.0, 1022.5, 4000.0, np.inf]), 1.0).tolist() == [0.5, 2.0**-1022, 0, 0, 0]
 
 
 def test_ages_are_days_and_infinite_where_unknown() -> None:
