@@ -19,14 +19,13 @@ after it sees the new rows (they are loaded frozen), but not those carried over.
 """
 
 import logging
-import random
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
@@ -34,22 +33,18 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import QueuePool
 
-from reco_assets.errors import (
-    BadInput,
-    DatabaseBusy,
-    DatabaseUnreachable,
-    PublicationRefused,
-    RecoError,
-)
+from reco_assets.errors import BadInput, DatabaseUnreachable, PublicationRefused
 from reco_assets.store import eligibility, generations, old_lists, table_clone
 from reco_assets.store.adoption import id_type_of, relation_columns
 from reco_assets.store.background_reader import LATE, BackgroundReader, background_reader
 from reco_assets.store.copy_buffer import COLUMNS, CONSTANTS, RecommendationRows, SharedValues, copy_chunks
-from reco_assets.store.database import connect_with_retry, pauses, sqlstate, translated
+from reco_assets.store.database import connect_with_retry, pauses, sqlstate
 from reco_assets.store.generations import Generation, Origin
+from reco_assets.store.patience import allow_whole_lock_wait, bound_lock_wait, with_patience
+from reco_assets.store.publication_debris import clear, clear_replaced
 from reco_assets.store.publication_lock import publication_lock
 from reco_assets.store.screening import Screening
-from reco_assets.store.table_clone import LIVE, NEXT, REPLACED
+from reco_assets.store.table_clone import LIVE, NEXT
 
 STAGES: Final = (
     *("locked", "cleared", "recorded", "copied", "indexed", "referenced", "filtered", "validated"),
@@ -63,11 +58,8 @@ if TYPE_CHECKING:
 
     from reco_assets.store.schema import IdType
 
-T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
-_LOCK_ATTEMPTS = 12
-_LONGEST_PAUSE_S = 3.0
 _TOUCHED = 1000
 """One deleted row in so many touches one page in twenty."""
 
@@ -201,7 +193,7 @@ class _Job:
             with connection.begin():
                 earlier_try = generations.generation(connection, self.shared.generation_id)
                 live = generations.live_generation(connection)
-            _clear(connection, "Its publisher ended before the swap. The live generation was kept.")
+            clear(connection, "Its publisher ended before the swap. The live generation was kept.")
             self.on_stage("cleared")
             if earlier_try is not None and earlier_try.status == "live":  # lost in the commit, which happened
                 return _published(earlier_try)
@@ -218,7 +210,7 @@ class _Job:
             except BaseException as error:
                 status = "refused" if isinstance(error, PublicationRefused) else "failed"
                 with suppress(Exception):  # the next run clears what this cannot
-                    _clear(connection, f"{type(error).__name__}: {error}", status=status)
+                    clear(connection, f"{type(error).__name__}: {error}", status=status)
                 raise
 
     def _archive(self, connection: sa.Connection, live: Generation) -> Publication:
@@ -255,18 +247,18 @@ class _Job:
             with connection.begin():
                 keys = table_clone.foreign_keys(connection)
             for key in keys:  # one transaction each: holding users while waiting for posts invites deadlocks
-                _with_patience(connection, partial(table_clone.run, connection, key.ddl))
+                with_patience(connection, partial(table_clone.run, connection, key.ddl))
             self.on_stage("referenced")
-            counts = _with_patience(connection, partial(self._filter, connection, screening, reader, began))
+            counts = with_patience(connection, partial(self._filter, connection, screening, reader, began))
         self.on_stage("filtered")
         with connection.begin():
             table_clone.copy_attributes(connection)
             untouched = counts["n_dropped"] * _TOUCHED < counts["n_recommendations"]
             table_clone.validate(connection, keys, untouched=untouched)
         self.on_stage("validated")
-        method = _with_patience(connection, partial(self._swap, connection, index_names, counts))
+        method = with_patience(connection, partial(self._swap, connection, index_names, counts))
         self.on_stage("swapped")
-        _clear_replaced(connection)
+        clear_replaced(connection)
         self.on_stage("done")
         replaced = live.id if live else None
         return Publication(
@@ -345,9 +337,9 @@ class _Job:
         else:
             # Alone, this lock can be in no deadlock, so it may wait its whole time: an autovacuum that is in
             # the way gives up only when somebody has waited longer than deadlock_timeout.
-            connection.execute(_WHOLE_LOCK_WAIT)
+            allow_whole_lock_wait(connection)
             table_clone.run(connection, f"LOCK TABLE {LIVE} IN ACCESS EXCLUSIVE MODE")
-            connection.execute(_BOUND_LOCK_WAIT)
+            bound_lock_wait(connection)
             table_clone.run(connection, f"LOCK TABLE {NEXT} IN ACCESS EXCLUSIVE MODE")
             table_clone.rename_into_place(connection, index_names)
             method = "swap"
@@ -365,30 +357,6 @@ def _check_still_live(rollback: Rollback, live: Generation | None) -> None:
         )
 
 
-def _clear(connection: sa.Connection, message: str, *, status: str = "failed") -> None:
-    """Drop the tables of a publication that did not finish and close its record; we hold the lock."""
-    for table in (NEXT, REPLACED):
-        _with_patience(connection, partial(table_clone.run, connection, f"DROP TABLE IF EXISTS {table}"))
-    with connection.begin():
-        generations.record_unfinished(connection, message, status=status)
-
-
-def _clear_replaced(connection: sa.Connection) -> None:
-    """The publication has happened: what cannot be dropped now is left to the next run, without its rows."""
-    with connection.begin():
-        eligibility.forget_ids(connection)
-        old_lists.forget(connection)
-    for table in (NEXT, REPLACED):
-        try:
-            drop = partial(table_clone.run, connection, f"DROP TABLE IF EXISTS {table}")
-            _with_patience(connection, drop, attempts=3)  # needs users and posts for an instant
-        except RecoError:
-            with suppress(RecoError):
-                _with_patience(
-                    connection, partial(table_clone.run, connection, f"TRUNCATE {table}"), attempts=1
-                )
-
-
 def _spare_connections(engine: sa.Engine, n: int) -> list[sa.Connection]:
     """At most `n` connections that can be had without waiting; without any the work takes longer."""
     pool = engine.pool
@@ -396,33 +364,6 @@ def _spare_connections(engine: sa.Engine, n: int) -> list[sa.Connection]:
     with suppress(DBAPIError, PoolTimeout):
         return [engine.connect() for _ in range(min(n, n_spare))]
     return []
-
-
-def _with_patience(connection: sa.Connection, work: Callable[[], T], *, attempts: int | None = None) -> T:
-    """Run `work` in a transaction that waits for locks only briefly, and again if one was not free.
-
-    The wait stays below the server's deadlock_timeout: should we and the app's own DELETE wait for
-    each other, we give way before PostgreSQL picks a victim. Between tries whoever queued behind us
-    gets through.
-    """
-    attempts = attempts or _LOCK_ATTEMPTS
-    for attempt in range(attempts):
-        try:
-            with translated(connection.engine), connection.begin():
-                connection.execute(_BOUND_LOCK_WAIT)
-                return work()
-        except DatabaseBusy as error:
-            if attempt + 1 == attempts:
-                raise DatabaseBusy(
-                    f"{error} Tried {attempts} times; nothing was published. A long transaction that uses "
-                    "user_recommendations, users or posts is in the way: see pg_stat_activity."
-                ) from error
-        except Exception as error:
-            # A foreign key fails when a user is deleted between our reading and our writing the row.
-            if sqlstate(error) != "23503" or attempt + 1 == attempts:
-                raise
-        time.sleep(min(0.1 * 2**attempt, _LONGEST_PAUSE_S) * random.uniform(0.5, 1.5))
-    raise AssertionError("unreachable")
 
 
 def _published(generation: Generation) -> Publication:
@@ -440,11 +381,3 @@ def _published(generation: Generation) -> Publication:
 
 
 _CLOCK = sa.text("SELECT clock_timestamp()")
-_WHOLE_LOCK_WAIT = sa.text(
-    "SELECT set_config('lock_timeout', reset_val, true) FROM pg_settings WHERE name = 'lock_timeout'"
-)
-_BOUND_LOCK_WAIT = sa.text(
-    "SELECT set_config('lock_timeout', "
-    "floor(least(nullif(l.reset_val::int, 0), 0.9 * d.setting::int))::int::text, true) "
-    "FROM pg_settings l, pg_settings d WHERE l.name = 'lock_timeout' AND d.name = 'deadlock_timeout'"
-)

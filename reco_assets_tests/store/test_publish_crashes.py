@@ -12,8 +12,7 @@ import sqlalchemy as sa
 
 from reco_assets.errors import DatabaseBusy, DatabaseUnreachable, PublicationInProgress
 from reco_assets.settings import Settings
-from reco_assets.store import migrate, publication_lock, table_clone
-from reco_assets.store import publish as publish_module
+from reco_assets.store import migrate, patience, publication_lock, table_clone
 from reco_assets.store.database import create_engine_for, transaction
 from reco_assets.store.publish import STAGES
 from reco_assets_tests.store.conftest import settings_for
@@ -193,7 +192,7 @@ def test_an_app_in_another_schema_publishes_at_the_same_time(settings: Settings,
 def test_a_reader_that_keeps_its_lock_makes_the_swap_give_up_and_changes_nothing(
     settings: Settings, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publish_module, "_LOCK_ATTEMPTS", 2)
+    monkeypatch.setattr(patience, "_LOCK_ATTEMPTS", 2)
     make_world(engine)
     publish_pairs(engine, [(1, 1)])
     quick = create_engine_for(settings.model_copy(update={"lock_timeout_s": 0.05}))
