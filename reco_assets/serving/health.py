@@ -5,6 +5,7 @@ from typing import Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
+from starlette.datastructures import State
 from starlette.responses import Response
 
 from reco_assets.errors import RecoError, SchemaError
@@ -57,7 +58,7 @@ async def ready(request: Request, response: Response) -> Ready:
     memory, and taking every process out at once would turn a worse feed into none.
     """
     service: Service = request.app.state.service
-    checks = await _checks(service)
+    checks = await _shared_checks(request.app.state, service)
     failed = any(check.state == "failed" for check in checks.values())
     if not failed:
         service.was_ready = True
@@ -76,6 +77,15 @@ async def metrics(request: Request) -> Response:
     service: Service = request.app.state.service
     body, content_type = await asyncio.to_thread(service.metrics.exposition)
     return Response(body, headers={"Content-Type": content_type})
+
+
+async def _shared_checks(state: State, service: Service) -> dict[str, Check]:
+    """One look at a time, however many ask: anybody may, and a look takes a connection that feeds need."""
+    look: asyncio.Task[dict[str, Check]] | None = getattr(state, "look_at_health", None)
+    if look is None or look.done():
+        look = state.look_at_health = asyncio.create_task(_checks(service), name="look at health")
+    # Who hangs up must not end it for the others.
+    return {name: check.model_copy() for name, check in (await asyncio.shield(look)).items()}
 
 
 async def _checks(service: Service) -> dict[str, Check]:

@@ -114,3 +114,22 @@ def test_a_burst_while_the_database_hangs(open_tmp_path: Path) -> None:
                     assert counts.keys() <= {"overloaded", "unavailable", "fed"}
                     assert turned_away(client) == counts["overloaded"]
                     recover()
+
+
+def test_many_who_ask_for_health_take_one_connection(open_tmp_path: Path) -> None:
+    with (
+        own_server(open_tmp_path / "postgres") as server,
+        running_service(settings_for(server.url)) as service,
+        httpx.Client(base_url=service.url, timeout=60) as client,
+        ThreadPoolExecutor(40) as threads,
+        server.hanging(),
+    ):
+        answers = [threads.submit(client.get, "/api/health/ready") for _ in range(40)]
+        most = 0
+        while not all(answer.done() for answer in answers):
+            stats = service.service.primary.stats()
+            most = max(most, stats["in_use"] + stats["waiting"])
+            time.sleep(0.005)
+        assert {answer.result().status_code for answer in answers} <= {200, 503}
+        # One look; what the gauges read; what refreshes the trending posts.
+        assert most <= 3
