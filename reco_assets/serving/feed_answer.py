@@ -63,7 +63,9 @@ class FeedMetadata(BaseModel):
 
     request_id: str
     sources: dict[Source, int] = Field(description="Posts of the page by source.")
-    fallback_reason: str | None = Field(description="Why the list does not begin with recommendations.")
+    fallback_reason: str | None = Field(
+        description="Why the list does not begin with recommendations, or not with those of live votes."
+    )
     degraded: str | None = Field(
         description="Why the posts could not be filtered by the database, if they could not."
     )

@@ -48,7 +48,7 @@ class Origin:
 
     Attributes:
         generation_id, model_version, generated_at: of the recommendations in it; None without any.
-        fallback_reason: why it begins with a later tier; None where it does not.
+        fallback_reason: why it begins with a later tier, or with an outdated list; None where it does not.
         experiment, arm: that the user was in when it was made.
         propensities: of its posts.
     """

@@ -26,12 +26,14 @@ class Recommended:
 
     Attributes:
         origin: of the list that was found.
-        reason: why none was.
+        reason: why none was; or why it is not the one from live votes, for which a published list stepped
+            aside.
     """
 
     def __init__(self, service: "Service", wish: Wish, live_filter: LiveFilter) -> None:
         self.origin = Origin()
         self.reason: str | None = None
+        self._live_failure: str | None = None
         self._service = service
         self._settings = service.settings
         self._wish = wish
@@ -74,7 +76,7 @@ class Recommended:
         if outdated is not None and (not found or self._settings.feed_slots.get("precomputed")):
             self._take(outdated, found)
         if found:
-            self.reason = None
+            self.reason = self._live_failure
         return found
 
     def forget(self) -> None:
@@ -126,11 +128,11 @@ class Recommended:
             async with asyncio.timeout(budget_s):
                 live = await realtime.recommend(self._wish.user_id, self._settings.feed_length, closed=closed)
         except TimeoutError:
-            self._excuse("recommendations_late")
+            self._excuse_live("recommendations_late", found)
             return
         except Exception as error:
             complain("Real-time recommendations failed.", error)
-            self._excuse("recommendations_failed")
+            self._excuse_live("recommendations_failed", found)
             return
         if live is None or not live.posts:
             self._excuse("no_recommendations")
@@ -148,6 +150,11 @@ class Recommended:
     def _excuse(self, reason: str) -> None:
         """The first reason counts: it is the best tier's."""
         self.reason = self.reason or reason
+
+    def _excuse_live(self, reason: str, found: dict[int, list[Entry]]) -> None:
+        self._excuse(reason)
+        if not found:
+            self._live_failure = reason
 
     def _all_lists_are_old(self) -> bool:
         published_at = self._filter.pools.published_at

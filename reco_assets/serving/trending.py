@@ -22,6 +22,9 @@ from reco_assets.store.feed_queries import PostFacts
 from reco_assets.store.pool_queries import PoolPost
 
 if TYPE_CHECKING:
+    from psycopg import AsyncConnection
+    from psycopg.rows import TupleRow
+
     from reco_assets.serving.database import Database
 
 log = logging.getLogger(__name__)
@@ -43,7 +46,7 @@ class Pools:
     Attributes:
         trending: best first.
         newest: ids of the newest.
-        sample: ids of a random sample of all recommendable posts, in random order.
+        sample: ids of a random sample of all recommendable posts, of all if they are few; in random order.
         explorable: both of them.
         facts: of every post in them.
         published_at: of the live generation; None before the first.
@@ -168,12 +171,23 @@ class Trending:
                 n=settings.trending_posts,
             )
             newest = await pool_queries.newest_posts(connection, now=now, n=_NEWEST_POSTS)
-            ends = await pool_queries.id_range(connection)
-            points = [] if ends is None else _points_between(*ends, _SAMPLE_POINTS, self._rng)
-            sample = await pool_queries.posts_from(connection, points, each=_POSTS_PER_SIDE)
+            sample = await _sample(connection, self._rng)
             published_at = await pool_queries.published_at(connection)
         self._rng.shuffle(sample)
         return Pools.of(trending, newest, sample, published_at=published_at, read_at=now)
+
+
+async def _sample(connection: "AsyncConnection[TupleRow]", rng: random.Random) -> list[PoolPost]:
+    """Random recommendable posts: all of them where there are few."""
+    ends = await pool_queries.id_range(connection)
+    if ends is None:
+        return []
+    low, high = ends
+    first = await pool_queries.posts_from(connection, [low], each=2 * _POSTS_PER_SIDE * _SAMPLE_POINTS)
+    points = _points_between(low, high, _SAMPLE_POINTS, rng)
+    if not points or any(post.post_id == high for post in first):
+        return first
+    return await pool_queries.posts_from(connection, points, each=_POSTS_PER_SIDE)
 
 
 def _points_between(low: str, high: str, n: int, rng: random.Random) -> list[str]:

@@ -284,10 +284,18 @@ def test_an_outdated_list_steps_aside_for_live_votes(app: sa.Engine, start: Star
     assert body["metadata"]["fallback_reason"] is None
 
 
-@pytest.mark.parametrize("failure", [{"fails": True}, {"takes_s": 30}, {"posts": None}, {"state": "loading"}])
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        ({"fails": True}, "recommendations_failed"),
+        ({"takes_s": 30}, "recommendations_late"),
+        ({"posts": None}, None),
+        ({"state": "loading"}, None),
+    ],
+)
 @pytest.mark.parametrize("known_to_be_old", [False, True])
-def test_the_outdated_list_is_served_after_all_when_live_votes_fail(
-    app: sa.Engine, start: Start, failure: dict[str, Any], known_to_be_old: bool
+def test_the_outdated_list_is_served_after_all_when_live_votes_fail_and_the_reason_says_it(
+    app: sa.Engine, start: Start, failure: dict[str, Any], reason: str | None, known_to_be_old: bool
 ) -> None:
     small_world(app)
     publish_pairs(app, [(1, 1), (1, 2)])
@@ -299,7 +307,7 @@ def test_the_outdated_list_is_served_after_all_when_live_votes_fail(
     body = feed(running, limit=2)
     assert numbers(body) == [1, 2]
     assert sources(body) == ["ml_recommendations"] * 2
-    assert body["metadata"]["fallback_reason"] is None
+    assert body["metadata"]["fallback_reason"] == reason
 
 
 def test_an_expired_list_is_nobodys_and_the_reason_says_it(app: sa.Engine, start: Start) -> None:

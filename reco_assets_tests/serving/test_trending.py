@@ -71,6 +71,17 @@ def test_every_post_of_a_large_catalogue_gets_its_turn_in_the_sample(app: sa.Eng
     assert len(met) > 1600  # 12 samples of about 430: 94 % are expected
 
 
+def test_every_post_of_a_small_catalogue_is_in_the_sample_wherever_its_id_lies(app: sa.Engine) -> None:
+    """Random points between the least and the greatest of these ids all lie near the two."""
+    ids = [f"00000000-0000-4000-8000-{i:012x}" for i in range(100)] + ["ffffffff-0000-4000-8000-000000000000"]
+    run_sql(
+        app,
+        f"INSERT INTO users (id) VALUES ('{user(1)}')",
+        *(f"INSERT INTO posts (id, author_id, title) VALUES ('{i}', '{user(1)}', '')" for i in ids),
+    )
+    assert set(pools_of(settings_for(url_of(app))).pools.sample) == set(ids)
+
+
 @pytest.mark.parametrize("app", ["text"], indirect=True)
 def test_ids_that_are_no_uuids_are_passed_over(world: sa.Engine) -> None:
     run_sql(world, f"INSERT INTO posts (id, author_id, headline) VALUES ('cuid-123', '{user(1)}', 'x')")
