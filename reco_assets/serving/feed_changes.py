@@ -17,6 +17,9 @@ _DEPTH: Final = 40
 _WAITING: Final = 4
 """Messages kept for a page that does not read; they all say the same: look again."""
 
+_TOLD_PER_S: Final = 100
+"""Pages that hear of a new generation each second: all of them ask for their feed at once then."""
+
 Message = dict[str, Any]
 
 
@@ -58,10 +61,12 @@ class FeedChanges:
                 self._queues.pop(user_id.bytes, None)
 
     def tell_all(self, generation_id: UUID) -> None:
-        """A new generation is live."""
+        """A new generation is live: say so to one page after the other."""
         with self._lock:
             queues = [queue for each in self._queues.values() for queue in each]
-        self._send(queues, _message("new_generation", generation_id))
+        if self.loop is not None and not self.loop.is_closed():
+            message = _message("new_generation", generation_id)
+            self.loop.call_soon_threadsafe(_put_slowly, self.loop, queues, message)
 
     def tell_some(
         self, before: "LiveState", after: "LiveState", user_ids: Iterable[bytes], generation_id: UUID
@@ -83,6 +88,13 @@ class FeedChanges:
         if not queues or self.loop is None or self.loop.is_closed():
             return
         self.loop.call_soon_threadsafe(_put, queues, message)
+
+
+def _put_slowly(
+    loop: asyncio.AbstractEventLoop, queues: "list[asyncio.Queue[Message | None]]", message: Message
+) -> None:
+    for number, queue in enumerate(queues):
+        loop.call_later(number / _TOLD_PER_S, _put, [queue], message)
 
 
 def _put(queues: "list[asyncio.Queue[Message | None]]", message: Message | None) -> None:

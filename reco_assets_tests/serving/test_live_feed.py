@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import jwt
 import pytest
@@ -17,6 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from reco_assets.serving import live_feed
+from reco_assets.serving.feed_changes import FeedChanges
 from reco_assets.serving.service import wall_clock
 from reco_assets.settings import Settings
 from reco_assets_tests.serving.conftest import (
@@ -265,3 +267,25 @@ def test_no_page_from_elsewhere_takes_over_a_connection(
     with open_page(running, query, **good, origin=running.url) as page:
         page.ping().wait(10)
     assert refused(running, query, **good, origin=origin) == (403, "foreign_origin")
+
+
+def test_a_new_generation_is_told_to_one_page_after_the_other() -> None:
+    """They all ask for their feed then: together they would be more than the service answers at a time."""
+    told = 300
+
+    async def test() -> None:
+        changes = FeedChanges()
+        changes.loop = asyncio.get_running_loop()
+        queues = [changes.subscribe(user(number % 50)) for number in range(told)]
+        changes.tell_all(uuid4())
+        while all(queue.empty() for queue in queues):
+            await asyncio.sleep(0)
+        assert sum(not queue.empty() for queue in queues) < told
+        async with asyncio.timeout(30):
+            for queue in queues:
+                message = await queue.get()
+                assert message is not None
+                assert message["reason"] == "new_generation"
+        assert all(queue.empty() for queue in queues)
+
+    asyncio.run(test())

@@ -85,7 +85,7 @@ export interface Options {
    * browser serves several users: what is queued under one id never goes out under another.
    */
   userId?: string;
-  /** Gives the current bearer token (RECO_AUTH=jwt); asked before every request. */
+  /** Gives the current bearer token (RECO_AUTH=jwt), within 20 seconds; asked before every request. */
   token?: () => string | Promise<string>;
   /** Told about every event that the service refused for good, one by one. */
   onError?: (refusal: Refusal) => void;
@@ -130,7 +130,7 @@ export interface Reco {
   live(callback: (message: LiveMessage) => void): () => void;
   /** Send what is queued; resolves when that was tried. What failed stays queued. */
   flush(): Promise<void>;
-  /** Send what is queued and stop listening. */
+  /** Send what is queued and stop listening; what remains waits for this user's next client. */
   close(): void;
 }
 
