@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from reco_assets.errors import CorruptArtifact
 from reco_assets.parameters import CHOICES
+from reco_assets.recommender import live_lists
 from reco_assets.recommender.fit_inputs import fit_log, fit_matrix
 from reco_assets.recommender.interaction_log import UNKNOWN_TIME, InteractionLog
 from reco_assets.recommender.interaction_matrix import InteractionMatrix
@@ -284,6 +285,23 @@ def test_a_new_user_has_a_list_from_the_first_event_on() -> None:
     answer = live.tick(2 * DAY)[0].recommend(NEW_USER[0].tobytes(), 5)
     assert answer is not None
     assert answer.post_ids == [ids(3, 2)[0].tobytes()]
+
+
+def test_a_list_is_quick_unless_neighbours_have_to_be_found_or_their_rows_are_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    live = small()
+    live.add(event(2, 0, 1.5))
+    live.add(event(NEW_USER, 1, 1.5))
+    state, _ = live.tick(2 * DAY)
+    reader, others = ids(3, 1)[2].tobytes(), [ids(3, 1)[0].tobytes(), ids(7, 1)[6].tobytes()]
+    assert [state.is_quick(each) for each in (*others, reader, NEW_USER[0].tobytes())] == [1, 1, 0, 0]
+    state.recommend(reader, 1)
+    assert state.is_quick(reader)
+    live.add(event(2, 1, 2.5))
+    assert not live.tick(3 * DAY)[0].is_quick(reader)
+    monkeypatch.setattr(live_lists, "_QUICK_ENTRIES", 1)
+    assert not state.is_quick(others[0])
 
 
 def test_an_event_counts_from_the_first_tick_after_its_time() -> None:

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from reco_assets.serving import realtime
+from reco_assets.serving import live_votes_thread
 from reco_assets.serving.realtime import LiveList, Realtime
 from reco_assets.settings import Settings
 from reco_assets.store.database import create_engine_for, native_url
@@ -285,7 +285,7 @@ def test_a_lost_connection_is_made_anew(world: Settings, engine: sa.Engine) -> N
 def test_without_the_database_it_goes_on_with_what_it_knows_and_says_that_it_is_late(
     open_tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(realtime, "_LATE_AFTER_S", 0.5)
+    monkeypatch.setattr(live_votes_thread, "_LATE_AFTER_S", 0.5)
     with own_server(open_tmp_path / "server") as server:
         here = settings_for(server.url, storage_dir=open_tmp_path / "storage", realtime_tick_s=0.1)
         engine = create_engine_for(here)
@@ -309,8 +309,8 @@ def test_without_the_database_it_goes_on_with_what_it_knows_and_says_that_it_is_
 def test_looks_that_are_planned_far_apart_are_late_only_when_they_do_not_come(
     world: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(realtime, "_LATE_AFTER_S", 0.2)
-    monkeypatch.setattr(realtime, "_SHARE_OF_A_CORE", 1e-6)  # as if a look took minutes
+    monkeypatch.setattr(live_votes_thread, "_LATE_AFTER_S", 0.2)
+    monkeypatch.setattr(live_votes_thread, "_SHARE_OF_A_CORE", 1e-6)  # as if a look took minutes
     with running(world) as live:
         time.sleep(0.6)
         assert live.tier.lag_s > 0.5
