@@ -34,7 +34,9 @@ time.sleep(600)
 PARENT = """
 import sys, time
 from pathlib import Path
+from reco_assets.local import processes
 from reco_assets.local.processes import Service, services
+processes._STOP_TIMEOUT_S = 0.5
 with services() as running:
     log = Path(sys.argv[1])
     running.start(Service("server", [sys.executable, "-c", sys.argv[2]], log.exists, log), {}, Path("/"))

@@ -3,6 +3,8 @@
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,50 +19,45 @@ from reco_assets.errors import (
     PublicationInProgress,
     PublicationRefused,
 )
+from reco_assets.local.embedded_postgres import ServerAddress
 from reco_assets.pipeline import rollback
 from reco_assets.pipeline.rollback import RolledBack, archived_days, roll_back
 from reco_assets.resources.storage import FileStorage
 from reco_assets.serving.fitted_day import open_fitted_day
 from reco_assets.settings import Settings
-from reco_assets.store.database import transaction
+from reco_assets.store.database import create_engine_for, transaction
 from reco_assets.store.generations import NOTIFY_CHANNEL, Generation, live_generation
 from reco_assets.store.live_events import live_model
 from reco_assets.store.publish import STAGES
 from reco_assets_tests.serving.fitted_world import DAY, MORNING, add_events, make_readers, run_pipeline
-from reco_assets_tests.store.conftest import engine, settings, template
+from reco_assets_tests.store.conftest import settings_for, template
 from reco_assets_tests.store.published import debris, live_pairs, post, publish_pairs, run_sql, statuses, user
 
-__all__ = ["engine", "settings", "template"]
+__all__ = ["template"]  # a fixture
 
 BAD_DAY = DAY + timedelta(days=1)
 BEFORE_THE_COMMIT = STAGES[: STAGES.index("swapped")]
 
 
+@dataclass
 class World:
     """A good day and the bad one after it, which is live."""
 
-    def __init__(self, settings: Settings, engine: sa.Engine) -> None:
-        self.settings = settings
-        self.engine = engine
-        self.storage = FileStorage(base_dir=str(settings.storage))
-        make_readers(engine)
-        run_pipeline(settings, DAY, version=1)
-        self.good = self.live()
-        self.good_pairs = live_pairs(engine)
-        add_events(engine, [(1, 5, MORNING), (1, 3, MORNING), (6, 1, MORNING), (6, 5, MORNING)])
-        run_pipeline(settings, BAD_DAY, version=2, window_days=2)
-        self.bad = self.live()
-        self.bad_pairs = live_pairs(engine)
-        # What the good lists hold and was read on the bad day; seen posts are never published.
-        self.read_since = {(1, 3)}
-        assert self.read_since < self.good_pairs
-        assert self.bad_pairs != self.good_pairs
+    settings: Settings
+    engine: sa.Engine
+    good: Generation
+    bad: Generation
+    good_pairs: set[tuple[int, int]]
+    bad_pairs: set[tuple[int, int]]
+    read_since: set[tuple[int, int]]
+    """What the good lists hold and was read on the bad day; seen posts are never published."""
+
+    @property
+    def storage(self) -> FileStorage:
+        return FileStorage(base_dir=str(self.settings.storage))
 
     def live(self) -> Generation:
-        with transaction(self.engine) as connection:
-            live = live_generation(connection)
-        assert live is not None
-        return live
+        return live_of(self.engine)
 
     def roll_back(self, day: date = DAY, **changes: Any) -> RolledBack:
         said: list[str] = []
@@ -72,9 +69,48 @@ class World:
             return connection.execute(sa.text(query)).one()
 
 
+def live_of(engine: sa.Engine) -> Generation:
+    with transaction(engine) as connection:
+        live = live_generation(connection)
+    assert live is not None
+    return live
+
+
+@pytest.fixture(scope="session")
+def two_days(
+    postgres_server: ServerAddress, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> World:
+    """The world that each test gets a copy of, in the database `two_days`."""
+    with psycopg.connect(postgres_server.url(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE two_days TEMPLATE {template}")
+    storage = tmp_path_factory.mktemp("two_days") / "storage"
+    settings = settings_for(postgres_server.url("two_days"), storage_dir=storage)
+    engine = create_engine_for(settings)
+    make_readers(engine)
+    run_pipeline(settings, DAY, version=1)
+    good, good_pairs = live_of(engine), live_pairs(engine)
+    add_events(engine, [(1, 5, MORNING), (1, 3, MORNING), (6, 1, MORNING), (6, 5, MORNING)])
+    run_pipeline(settings, BAD_DAY, version=2, window_days=2)
+    world = World(settings, engine, good, live_of(engine), good_pairs, live_pairs(engine), {(1, 3)})
+    assert world.read_since < world.good_pairs
+    assert world.bad_pairs != world.good_pairs
+    engine.dispose()
+    return world
+
+
 @pytest.fixture
-def world(settings: Settings, engine: sa.Engine, tmp_path: Path) -> World:
-    return World(settings.model_copy(update={"storage_dir": tmp_path / "storage"}), engine)
+def world(
+    two_days: World, postgres_server: ServerAddress, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[World]:
+    name = f"r_{abs(hash(request.node.nodeid)):x}"
+    shutil.copytree(two_days.settings.storage, tmp_path / "storage")
+    settings = settings_for(postgres_server.url(name), storage_dir=tmp_path / "storage")
+    with psycopg.connect(postgres_server.url(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE two_days")
+        engine = create_engine_for(settings)
+        yield replace(two_days, settings=settings, engine=engine)
+        engine.dispose()
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def test_an_earlier_days_lists_are_live_again_and_name_the_run_that_made_them(world: World) -> None:
@@ -138,8 +174,9 @@ def test_nothing_of_the_bad_lists_stays_not_even_for_users_whom_the_good_ones_do
     assert done.publication.n_carried_over == 0
 
 
-def test_older_lists_of_users_without_one_stay_as_in_any_publication(engine: sa.Engine, world: World) -> None:
+def test_older_lists_of_users_without_one_stay_as_in_any_publication(world: World) -> None:
     """Carried over by the good publication and by the bad one: they are of a day before both."""
+    engine = world.engine
     run_sql(engine, f"INSERT INTO users (id) VALUES ('{user(7)}')")
     older = world.one(
         "INSERT INTO recommendation_generations (partition_date, status, superseded_at) "
