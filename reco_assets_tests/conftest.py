@@ -34,6 +34,28 @@ collect_ignore = (
     ]
 )
 
+_LONGEST_FIRST = (
+    "end_to_end/test_dev.py",
+    "end_to_end/test_faults.py",
+    "end_to_end/test_pipeline.py",
+    "end_to_end/test_commands.py",
+    "sensors/test_lost_run_watch.py",
+    "end_to_end/test_dev_killed.py",
+    "test_deployed_processes.py",
+    "benchmarks/test_serving.py",
+    "benchmarks/test_pipeline.py",
+    "benchmarks/test_search.py",
+    "pipeline/test_rollback.py",
+    "sensors/test_recovery_notice.py",
+)
+"""Where several processes share the files, one that takes minutes must not begin when the others end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, in one process as in several; the others keep their order."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(_LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
