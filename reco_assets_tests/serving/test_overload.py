@@ -131,5 +131,5 @@ def test_many_who_ask_for_health_take_one_connection(open_tmp_path: Path) -> Non
             most = max(most, stats["in_use"] + stats["waiting"])
             time.sleep(0.005)
         assert {answer.result().status_code for answer in answers} <= {200, 503}
-        # One look; what the gauges read; what refreshes the trending posts.
-        assert most <= 3
+        # One look, and the service's own: gauges, trending posts. It would be 40.
+        assert most <= 5
