@@ -117,7 +117,7 @@ def _code_server(settings: "Settings", addresses: _Addresses) -> "Service":
 
     def is_up() -> bool:
         try:
-            client.ping("")  # answered by the process that has loaded the definitions
+            client.ping("")  # answered once the definitions are loaded, or an error is there to be shown
         except DagsterUserCodeUnreachableError:
             return False
         return True
@@ -125,8 +125,8 @@ def _code_server(settings: "Settings", addresses: _Addresses) -> "Service":
     return Service(
         "Dagster code server",
         [
-            *(sys.executable, "-m", "dagster", "code-server", "start", "-m", "reco_assets.definitions"),
-            *("-h", "127.0.0.1", "-p", str(addresses.code_port), "--startup-timeout", "180"),
+            *(sys.executable, "-m", "dagster", "api", "grpc", "--lazy-load-user-code"),
+            *("-m", "reco_assets.definitions", "-h", "127.0.0.1", "-p", str(addresses.code_port)),
         ],
         is_up,
         settings.home / "logs" / "dagster-code-server.log",

@@ -70,7 +70,7 @@ def test_nothing_of_a_killed_reco_dev_stays_and_the_next_one_starts(
     first, ports = start_dev(home)
     assert len(ports) == 3
     found = " ".join(processes_of(home).values())
-    for part in ("dagster_webserver", "dagster._daemon", "code-server", "mlflow", "serve", "watchdog"):
+    for part in ("dagster_webserver", "dagster._daemon", "dagster api grpc", "mlflow", "serve", "watchdog"):
         assert part in found, part
     server = running_server(home / "postgres")
     assert server is not None
