@@ -261,6 +261,13 @@ def test_example_variables_are_either_settings_or_used_by_the_compose_file() -> 
         )
 
 
+def test_the_code_server_ends_when_what_runs_code_ends_and_a_wrong_setting_does_not_end_it() -> None:
+    command = services()["code-server"]["command"]
+
+    assert command[:3] == ["dagster", "api", "grpc"]  # not the proxy before it
+    assert "--lazy-load-user-code" in command
+
+
 def test_everything_can_live_on_another_postgresql() -> None:
     found = services(
         POSTGRES_ADDRESS="db.internal:6432", RECO_DATABASE_URL="postgresql://app@db.internal/app"
