@@ -41,7 +41,7 @@ def test_each_button_says_of_which_post_it_is(
     )
     assert len(told) >= 30
     assert all(of == title for _, of, title in told)
-    first = page.get_by_role("article", name=told[0][2])
+    first = page.get_by_role("article", name=told[0][2], exact=True)
     assert first.get_by_role("button", name="Like").count() == 1
 
 
