@@ -248,7 +248,9 @@ class ServiceSettings(BaseModel):
         le=100_000_000,
         description="Events since the published day that are kept in memory; beyond it the oldest go.",
     )
-    realtime_threads: int = Field(2, ge=1, le=64, description="Threads that compute real-time lists.")
+    realtime_threads: int = Field(
+        2, ge=1, le=64, description="Threads for real-time lists that take longer, and for explanations."
+    )
     live_feed_sockets: int = Field(
         1000, ge=0, le=100_000, description="Pages that one process tells of changes to their feed at most."
     )

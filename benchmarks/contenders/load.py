@@ -118,6 +118,7 @@ class _Client:
         self._idle: deque[_Connection] = deque()
         self._waiting: deque[tuple[bytes, float]] = deque()
         self._n_connections = 0
+        self._unanswered: set[float] = set()
         self.milliseconds: list[float] = []
         self.statuses: Counter[str] = Counter()
         self.sources: Counter[str] = Counter()
@@ -130,6 +131,7 @@ class _Client:
         return connection
 
     async def send(self, request: bytes, due: float) -> None:
+        self._unanswered.add(due)
         if self._idle:
             self._idle.popleft().send(request, due)
         elif self._n_connections < _MOST_CONNECTIONS:
@@ -138,6 +140,7 @@ class _Client:
             self._waiting.append((request, due))
 
     def answered(self, connection: "_Connection", status: int, body: bytes, due: float) -> None:
+        self._unanswered.discard(due)
         self.milliseconds.append((time.perf_counter() - due) * 1000)
         self.statuses[str(status)] += 1
         if (at := body.find(_SOURCE)) >= 0:
@@ -149,6 +152,12 @@ class _Client:
             connection.send(*self._waiting.popleft())
         else:
             self._idle.append(connection)
+
+    def give_up(self) -> None:
+        """Count requests without an answer with the time they have waited: they are the slowest."""
+        now = time.perf_counter()
+        self.statuses["none"] = len(self._unanswered)
+        self.milliseconds += [(now - due) * 1000 for due in self._unanswered]
 
     def measured(self, seconds: float) -> dict[str, Any]:
         answers = np.array(self.milliseconds or [float("nan")])
@@ -203,7 +212,7 @@ async def _paced(client: _Client, requests: Iterator[bytes], rate: float, second
     deadline = time.perf_counter() + _DRAIN_S
     while len(client.milliseconds) < n_requests and time.perf_counter() < deadline:
         await asyncio.sleep(0.005)
-    client.statuses["none"] = n_requests - len(client.milliseconds)
+    client.give_up()
 
 
 async def _saturating(client: _Client, requests: Iterator[bytes], connections: int, seconds: float) -> float:
