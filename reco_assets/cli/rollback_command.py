@@ -40,10 +40,11 @@ def command(partition: datetime | None) -> None:
     with local_stack(Settings.load(), with_dagster=False) as settings:
         postgres = PostgresResource.from_settings(settings)
         storage = FileStorage(base_dir=str(settings.storage))
+        engine = postgres.engine
         try:
             storage.check_database(postgres.identity())
             if partition is None:
-                days = archived_days(postgres.engine, storage)
+                days = archived_days(engine, storage)
                 for each in days:
                     click.echo(
                         f"{each.partition_date}  {each.status:<10} {each.model_version}  "
@@ -53,7 +54,7 @@ def command(partition: datetime | None) -> None:
                 click.echo("Nothing was changed." if days else "No lists are archived. Run `reco run` first.")
                 return
             done = roll_back(
-                postgres.engine,
+                engine,
                 storage,
                 partition.date(),
                 ttl_hours=settings.ttl_hours,
@@ -69,7 +70,7 @@ def command(partition: datetime | None) -> None:
                     f"The alias champion was not moved; the next nightly run does it. {error}", err=True
                 )
         finally:
-            postgres.engine.dispose()
+            engine.dispose()
 
 
 def _say_what_was_done(done: "RolledBack", settings: "Settings") -> None:
