@@ -26,7 +26,7 @@ collect_ignore = (
     if _IN_CHECKOUT
     else [
         "test_docs.py",
-        "test_deployment.py",
+        "deployment",
         "test_locks.py",
         "test_event_log.py",
         "recommender/test_model_doc.py",
@@ -41,7 +41,7 @@ _LONGEST_FIRST = (
     "end_to_end/test_commands.py",
     "sensors/test_lost_run_watch.py",
     "end_to_end/test_dev_killed.py",
-    "test_deployed_processes.py",
+    "deployment/test_processes.py",
     "benchmarks/test_serving.py",
     "benchmarks/test_pipeline.py",
     "benchmarks/test_search.py",

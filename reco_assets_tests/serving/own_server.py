@@ -1,17 +1,16 @@
 """A PostgreSQL of the test's own, which it may kill, stop and bring back at the same port."""
 
 import os
-import random
 import signal
-import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psycopg
 
 from reco_assets.local.embedded_postgres import ServerAddress, embedded_postgres
 from reco_assets.store import migrate
+from reco_assets_tests.ports import quiet_port
 from reco_assets_tests.store.conftest import settings_for
 
 DATABASE = "app"
@@ -75,14 +74,6 @@ def own_server(directory: Path, *, migrated: bool = True) -> Iterator[OwnServer]
         yield server
     finally:
         server.stop()
-
-
-def quiet_port() -> int:
-    """A port that is free and stays so until it is used: the kernel gives none below 32768 to anybody."""
-    while True:
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", random.randrange(20_000, 32_000)))
-            return int(probe.getsockname()[1])
 
 
 def _descendants(pid: int) -> list[int]:

@@ -16,8 +16,9 @@ import httpx
 import pytest
 
 from reco_assets.store.database import create_engine_for
+from reco_assets_tests.ports import quiet_port
 from reco_assets_tests.serving.conftest import running_service
-from reco_assets_tests.serving.own_server import OwnServer, own_server, quiet_port
+from reco_assets_tests.serving.own_server import OwnServer, own_server
 from reco_assets_tests.store.conftest import settings_for
 from reco_assets_tests.store.published import make_world, post, user
 
