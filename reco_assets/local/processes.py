@@ -1,6 +1,7 @@
 """Child processes that live and die together."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -58,7 +59,7 @@ class Services:
                 env=dict(environment),
                 cwd=cwd,
                 start_new_session=True,
-                preexec_fn=self._report_to_watchdog,
+                preexec_fn=self._prepare_child,
             )
         self._processes.append((service, process))
 
@@ -110,8 +111,11 @@ class Services:
         for _, process in self._processes:
             process.poll()
 
-    def _report_to_watchdog(self) -> None:
+    def _prepare_child(self) -> None:
         """In the child, before it is the server: its group is its own pid."""
+        # A shell starts background jobs with SIGINT ignored. Dagster does on SIGTERM what it does on SIGINT,
+        # and would sit out both.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.write(self._pipe, b"%d\n" % os.getpid())
 
 

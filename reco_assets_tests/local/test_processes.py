@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -66,6 +67,21 @@ def test_servers_and_what_they_started_end_with_their_parent_however_it_ends(
     parent.communicate()
     assert parent.returncode == (-9 if end == "killed" else 0)
     assert [pid for pid in pids if not _wait_until_gone(pid)] == []
+
+
+def test_servers_of_a_job_in_the_background_can_be_interrupted(tmp_path: Path) -> None:
+    """A shell starts it with SIGINT ignored, which servers would inherit."""
+    log = tmp_path / "log"
+    handled = "import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with services() as running:
+            server = Service("server", [sys.executable, "-c", handled], lambda: True, log)
+            running.start(server, dict(os.environ), tmp_path)
+            running._processes[0][1].wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert log.read_text() == "True\n"
 
 
 def test_a_watchdog_that_is_gone_ends_everything_while_that_can_still_be_done(tmp_path: Path) -> None:
