@@ -55,9 +55,8 @@ def create_process_app() -> "FastAPI":
     """The application of a process that does nothing else; uvicorn calls this in each of them."""
     from reco_assets.serving.app import create_app
 
-    # Real-time lists are computed in threads beside the loop, which has to ask for its turn. At the
-    # interpreter's 5 ms a turn requests queue up: with 200 feeds and 1,000 events a second the median was
-    # 0.5 s, now it is 5 ms (`make bench-serving`).
+    # Threads beside the loop keep live votes up and find new neighbours; it has to ask them for its turn.
+    # At the interpreter's 5 ms a turn requests queue up.
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     return create_app(started=_freeze)
 
