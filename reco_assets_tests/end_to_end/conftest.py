@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -152,6 +153,25 @@ def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory / "mlflow.db"
 
 
+@contextmanager
+def _pipeline(
+    server: ServerAddress, template: str, name: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Pipeline]:
+    """The pipeline on a copy of that database, with that RECO_HOME; the copy stays."""
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    monkeypatch.setenv("RECO_HOME", str(home))
+    monkeypatch.setenv("RECO_DATABASE_URL", server.url(name))
+    monkeypatch.setenv("RECO_START_DATE", str(FIRST_DAY))
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Pipeline(home, server.url(name), instance)
+
+
+def _drop(server: ServerAddress, name: str) -> None:
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture
 def pipeline(
     postgres_server: ServerAddress,
@@ -161,14 +181,74 @@ def pipeline(
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> Iterator[Pipeline]:
+    """Before its first run."""
     name = f"p_{os.getpid()}_{abs(hash(request.node.nodeid)):x}"
-    with psycopg.connect(postgres_server.url(), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {seeded_template}")
     (home / "mlflow").mkdir()
     shutil.copyfile(mlflow_template, home / "mlflow" / "mlflow.db")
-    monkeypatch.setenv("RECO_DATABASE_URL", postgres_server.url(name))
-    monkeypatch.setenv("RECO_START_DATE", str(FIRST_DAY))
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield Pipeline(home, postgres_server.url(name), instance)
-    with psycopg.connect(postgres_server.url(), autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with _pipeline(postgres_server, seeded_template, name, home, monkeypatch) as running:
+        yield running
+    _drop(postgres_server, name)
+
+
+@dataclass
+class _Published:
+    """A home and a database as the first run left them; `homes` is where copies of the home go."""
+
+    homes: Path
+    database: str
+    materializations: list[dg.AssetMaterialization]
+    n_copies: int = 0
+
+    def copy_home(self) -> Path:
+        """Files name the place where they were made, in SQLite too: other places have names as long."""
+        self.n_copies += 1
+        made, here = (str(self.homes / f"{n:06}").encode() for n in (0, self.n_copies))
+        shutil.copytree(os.fsdecode(made), os.fsdecode(here))
+        home = Path(os.fsdecode(here))
+        for path in home.rglob("*"):
+            if path.is_file() and made in (content := path.read_bytes()):
+                path.write_bytes(content.replace(made, here))
+        return home
+
+
+@pytest.fixture(scope="session")
+def _published(
+    postgres_server: ServerAddress,
+    seeded_template: str,
+    mlflow_template: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> _Published:
+    """The first run takes seconds, and most tests begin after it."""
+    made = _Published(tmp_path_factory.mktemp("homes"), f"published_{os.getpid()}", [])
+    home = made.homes / f"{0:06}"
+    (home / "mlflow").mkdir(parents=True)
+    shutil.copyfile(mlflow_template, home / "mlflow" / "mlflow.db")
+    with (
+        pytest.MonkeyPatch.context() as monkeypatch,
+        _pipeline(postgres_server, seeded_template, made.database, home, monkeypatch) as running,
+    ):
+        running.extract_window()
+        assert running.materialize().success
+        for name in ALL_ASSETS:
+            records = running.instance.fetch_materializations(dg.AssetKey(name), limit=100, ascending=True)
+            made.materializations += [
+                record.asset_materialization for record in records.records if record.asset_materialization
+            ]
+    return made
+
+
+@pytest.fixture
+def published(
+    postgres_server: ServerAddress,
+    _published: _Published,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> Iterator[Pipeline]:
+    """After the window was extracted and the last day published."""
+    name = f"q_{os.getpid()}_{abs(hash(request.node.nodeid)):x}"
+    home = _published.copy_home()
+    with _pipeline(postgres_server, _published.database, name, home, monkeypatch) as running:
+        for materialization in _published.materializations:
+            running.instance.report_runless_asset_event(materialization)
+        yield running
+    _drop(postgres_server, name)

@@ -67,21 +67,19 @@ def test_times_in_the_future_and_before_the_start_reach_no_partition(pipeline: P
     assert pipeline.materialize("raw_interactions", day=FIRST_DAY, until=LAST_DAY).success
 
 
-def test_duplicate_rows_change_no_list(pipeline: Pipeline) -> None:
-    pipeline.extract_window()
-    assert pipeline.materialize().success
-    before = [row[:3] for row in pipeline.live_rows()]
+def test_duplicate_rows_change_no_list(published: Pipeline) -> None:
+    before = [row[:3] for row in published.live_rows()]
     # Exact copies under other ids of what stands in the window as often as max_repeats counts.
     config = {"interaction_matrix": {"max_repeats": 1}}
-    assert pipeline.materialize(config=config).success
-    once = [row[:3] for row in pipeline.live_rows()]
-    pipeline.query(
+    assert published.materialize(config=config).success
+    once = [row[:3] for row in published.live_rows()]
+    published.query(
         "INSERT INTO user_interactions (user_id, post_id, interaction_type, created_at) "
         "SELECT user_id, post_id, interaction_type, created_at FROM user_interactions WHERE created_at >= %s",
         str(LAST_DAY),
     )
-    assert pipeline.materialize(config=config).success
-    assert [row[:3] for row in pipeline.live_rows()] == once
+    assert published.materialize(config=config).success
+    assert [row[:3] for row in published.live_rows()] == once
     assert len(before) > 0
 
 
@@ -105,19 +103,17 @@ def test_an_empty_window_is_refused_with_the_next_step(pipeline: Pipeline) -> No
     assert pipeline.query("SELECT count(*) FROM recommendation_generations") == [(0,)]
 
 
-def test_a_window_of_one_user_publishes_nothing_and_says_so(pipeline: Pipeline) -> None:
-    pipeline.extract_window()
-    assert pipeline.materialize().success
-    before = pipeline.live_rows()
-    pipeline.query(
+def test_a_window_of_one_user_publishes_nothing_and_says_so(published: Pipeline) -> None:
+    before = published.live_rows()
+    published.query(
         "DELETE FROM user_interactions WHERE user_id <> (SELECT user_id FROM user_interactions "
         "GROUP BY 1 ORDER BY count(*) DESC LIMIT 1)"
     )
-    pipeline.extract_window()
-    message = failure(pipeline.materialize())
+    published.extract_window()
+    message = failure(published.materialize())
     assert "nothing was published" in message
     assert "model_is_not_worse_than_popularity: NDCG@10" in message
-    assert pipeline.live_rows() == before
+    assert published.live_rows() == before
 
 
 def test_a_user_who_saw_every_post_gets_no_list_and_breaks_nothing(pipeline: Pipeline) -> None:
@@ -172,42 +168,40 @@ def test_a_damaged_daily_file_names_itself_and_the_command_that_makes_it_again(
 
 @pytest.mark.parametrize("asset", ["interaction_matrix", "user_knn_model"])
 def test_a_damaged_artifact_names_itself_and_the_command_that_makes_it_again(
-    pipeline: Pipeline, asset: str
+    published: Pipeline, asset: str
 ) -> None:
-    pipeline.extract_window()
-    assert pipeline.materialize().success
-    before = pipeline.live_rows()
+    before = published.live_rows()
     directory = (
-        pipeline.storage.log(LAST_DAY) if asset == "interaction_matrix" else pipeline.storage.model(LAST_DAY)
+        published.storage.log(LAST_DAY)
+        if asset == "interaction_matrix"
+        else published.storage.model(LAST_DAY)
     )
     victim = max(directory.glob("*.npy"), key=lambda path: path.stat().st_size)
     content = bytearray(victim.read_bytes())
     content[-1] ^= 0xFF
     victim.write_bytes(bytes(content))
     following = ALL_ASSETS[ALL_ASSETS.index(asset) + 1]
-    message = failure(pipeline.materialize(following))
+    message = failure(published.materialize(following))
     assert str(victim) in message
     assert f"reco run --partition {LAST_DAY}" in message
-    assert pipeline.live_rows() == before
+    assert published.live_rows() == before
 
 
 @pytest.mark.parametrize("asset", ALL_ASSETS)
 def test_an_unreachable_database_fails_the_step_after_retries_and_loses_nothing(
-    pipeline: Pipeline, asset: str, monkeypatch: pytest.MonkeyPatch
+    published: Pipeline, asset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipeline.extract_window()
-    assert pipeline.materialize().success
-    before = pipeline.live_rows()
+    before = published.live_rows()
     monkeypatch.setenv("RECO_DATABASE_URL", "postgresql://reco:s3cret@127.0.0.1:1/app")
     monkeypatch.setenv("RECO_CONNECTION_RETRIES", "0")
     monkeypatch.setenv("RECO_CONNECT_TIMEOUT_S", "1")
     monkeypatch.setattr("reco_assets.assets.partitions.RETRY_DELAY_S", 0.01)
-    result = pipeline.materialize(asset)
+    result = published.materialize(asset)
     message = failure(result)
     assert "127.0.0.1:1" in message
     assert "s3cret" not in message
     assert sum(e.event_type_value == "STEP_UP_FOR_RETRY" for e in result.all_events) == 2
-    assert pipeline.live_rows() == before
+    assert published.live_rows() == before
 
 
 def test_two_runs_of_one_partition_at_once_both_end_well(pipeline: Pipeline) -> None:
@@ -228,11 +222,9 @@ def test_two_runs_of_one_partition_at_once_both_end_well(pipeline: Pipeline) -> 
 
 
 def test_a_full_disk_fails_the_step_and_keeps_the_previous_files(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+    published: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipeline.extract_window()
-    assert pipeline.materialize().success
-    storage = pipeline.home / "storage"
+    storage = published.home / "storage"
     before = {path: path.read_bytes() for path in storage.rglob("*") if path.is_file()}
     script = (
         "import resource, signal, sys\n"
@@ -253,7 +245,7 @@ def test_a_full_disk_fails_the_step_and_keeps_the_previous_files(
         "    sys.exit(3)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, str(LAST_DAY), str(pipeline.storage.raw_interactions)],
+        [sys.executable, "-c", script, str(LAST_DAY), str(published.storage.raw_interactions)],
         capture_output=True,
         text=True,
         env=dict(os.environ),
@@ -266,10 +258,8 @@ def test_a_full_disk_fails_the_step_and_keeps_the_previous_files(
 
 
 @pytest.mark.parametrize("stage", ["copied", "indexed", "validated", "swapping", "swapped"])
-def test_a_run_killed_during_publication_leaves_one_whole_generation(pipeline: Pipeline, stage: str) -> None:
-    pipeline.extract_window()
-    assert pipeline.materialize().success
-    before = pipeline.live_rows()
+def test_a_run_killed_during_publication_leaves_one_whole_generation(published: Pipeline, stage: str) -> None:
+    before = published.live_rows()
     script = (
         "import os, signal, sys\n"
         "from datetime import date\n"
@@ -293,17 +283,17 @@ def test_a_run_killed_during_publication_leaves_one_whole_generation(pipeline: P
         check=False,
     )
     assert killed.returncode == -9, killed.stderr
-    live = pipeline.live_rows()
+    live = published.live_rows()
     assert len({row[3] for row in live}) == 1
     assert [row[:3] for row in live] == [row[:3] for row in before]
     # The next run finds the lock free and the debris cleared.
-    _wait_until_lock_is_free(pipeline)
-    assert pipeline.materialize("user_recommendations").success
-    tables = pipeline.query(
+    _wait_until_lock_is_free(published)
+    assert published.materialize("user_recommendations").success
+    tables = published.query(
         "SELECT relname FROM pg_class WHERE relname LIKE 'user_recommendations%%' AND relkind = 'r'"
     )
     assert tables == [("user_recommendations",)]
-    assert pipeline.value("SELECT count(*) FROM recommendation_generations WHERE status = 'building'") == 0
+    assert published.value("SELECT count(*) FROM recommendation_generations WHERE status = 'building'") == 0
 
 
 def _wait_until_lock_is_free(pipeline: Pipeline) -> None:

@@ -108,21 +108,19 @@ def test_a_replayed_day_gives_identical_files(pipeline: Pipeline, tmp_path: Path
     assert len(same) == len(names)
 
 
-def test_an_older_day_is_archived_and_the_live_generation_kept(pipeline: Pipeline) -> None:
-    pipeline.extract_window()
-    assert pipeline.materialize().success
-    before = pipeline.live_rows()
+def test_an_older_day_is_archived_and_the_live_generation_kept(published: Pipeline) -> None:
+    before = published.live_rows()
     older = LAST_DAY - timedelta(days=2)
-    result = pipeline.materialize(day=older)
+    result = published.materialize(day=older)
     assert result.success
-    assert pipeline.live_rows() == before
-    assert pipeline.storage.recommendations(older).exists()
+    assert published.live_rows() == before
+    assert published.storage.recommendations(older).exists()
     materialization = next(
         e for e in result.asset_materializations_for_node("user_recommendations") if e.asset_key
     )
     assert materialization.metadata["status"].value == "archived"
     assert "kept" in str(materialization.metadata["outcome"].value)
-    statuses = pipeline.query("SELECT partition_date, status FROM recommendation_generations ORDER BY 1")
+    statuses = published.query("SELECT partition_date, status FROM recommendation_generations ORDER BY 1")
     assert statuses == [(older, "archived"), (LAST_DAY, "live")]
     import mlflow
 
@@ -130,14 +128,12 @@ def test_an_older_day_is_archived_and_the_live_generation_kept(pipeline: Pipelin
     assert int(champion.version) == 1
 
 
-def test_the_same_day_again_replaces_its_generation(pipeline: Pipeline) -> None:
-    pipeline.extract_window()
-    assert pipeline.materialize().success
-    first = pipeline.live_rows()
-    assert pipeline.materialize().success
-    again = pipeline.live_rows()
+def test_the_same_day_again_replaces_its_generation(published: Pipeline) -> None:
+    first = published.live_rows()
+    assert published.materialize().success
+    again = published.live_rows()
     assert [row[:3] for row in again] == [row[:3] for row in first]
-    assert pipeline.query(
+    assert published.query(
         "SELECT status, count(*) FROM recommendation_generations GROUP BY 1 ORDER BY 1"
     ) == [
         ("live", 1),
@@ -158,19 +154,17 @@ def test_a_range_is_extracted_in_one_run_as_day_by_day(pipeline: Pipeline, tmp_p
     assert filecmp.cmpfiles(ranged, pipeline.storage.raw_interactions, names, shallow=False)[0] == names
 
 
-def test_cleanup_deletes_what_expired_and_nothing_else(pipeline: Pipeline) -> None:
-    pipeline.extract_window()
-    assert pipeline.materialize().success
-    pipeline.query(
+def test_cleanup_deletes_what_expired_and_nothing_else(published: Pipeline) -> None:
+    published.query(
         "UPDATE user_recommendations SET expires_at = now() - interval '1 minute' WHERE user_id IN "
         "(SELECT user_id FROM user_recommendations GROUP BY 1 ORDER BY 1 LIMIT 2)"
     )
-    expired = pipeline.value("SELECT count(*) FROM user_recommendations WHERE expires_at < now()")
-    kept = pipeline.value("SELECT count(*) FROM user_recommendations WHERE expires_at > now()")
-    result = pipeline.materialize("expired_recommendations_cleanup")
+    expired = published.value("SELECT count(*) FROM user_recommendations WHERE expires_at < now()")
+    kept = published.value("SELECT count(*) FROM user_recommendations WHERE expires_at > now()")
+    result = published.materialize("expired_recommendations_cleanup")
     event = result.asset_materializations_for_node("expired_recommendations_cleanup")[0]
     assert event.metadata["deleted_rows"].value == expired > 0
-    assert pipeline.value("SELECT count(*) FROM user_recommendations") == kept
+    assert published.value("SELECT count(*) FROM user_recommendations") == kept
 
 
 def test_settings_of_a_single_run_reach_the_model(pipeline: Pipeline) -> None:
@@ -205,25 +199,23 @@ def test_every_asset_is_described_owned_grouped_and_typed() -> None:
         assert isinstance(node.partitions_def, dg.DailyPartitionsDefinition), key
 
 
-def test_a_model_that_failed_its_check_cannot_be_published_around_it(pipeline: Pipeline) -> None:
-    pipeline.extract_window()
-    assert pipeline.materialize().success
-    before = pipeline.live_rows()
+def test_a_model_that_failed_its_check_cannot_be_published_around_it(published: Pipeline) -> None:
+    before = published.live_rows()
 
     import json
 
-    path = pipeline.storage.evaluation(LAST_DAY)
+    path = published.storage.evaluation(LAST_DAY)
     evaluation = json.loads(path.read_text())
     evaluation["verdict"] |= {"passed": False, "message": "NDCG 0.1 against 0.4 of newest."}
     path.write_text(json.dumps(evaluation))
-    result = pipeline.materialize("user_recommendations")
+    result = published.materialize("user_recommendations")
     message = failure(result)
     assert "NDCG 0.1 against 0.4 of newest" in message
     assert f"reco run --partition {LAST_DAY}" in message
-    assert pipeline.live_rows() == before
+    assert published.live_rows() == before
     failed = [e.check_name for e in result.get_asset_check_evaluations() if not e.passed]
     assert failed == ["model_passed_its_checks"]
-    assert pipeline.query("SELECT status FROM recommendation_generations ORDER BY created_at") == [
+    assert published.query("SELECT status FROM recommendation_generations ORDER BY created_at") == [
         ("live",),
         ("refused",),
     ]
@@ -239,41 +231,35 @@ def test_a_check_can_be_asked_again_without_its_asset(pipeline: Pipeline) -> Non
 
 
 def test_a_window_that_failed_its_check_cannot_be_published_around_it(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+    published: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipeline.extract_window()
-    assert pipeline.materialize().success
-    before = pipeline.live_rows()
+    before = published.live_rows()
     monkeypatch.setenv("RECO_MIN_INTERACTIONS", "1000000")
-    assert "window_is_not_empty" in failure(pipeline.materialize())
-    message = failure(pipeline.materialize("user_knn_model", "user_recommendations"))
+    assert "window_is_not_empty" in failure(published.materialize())
+    message = failure(published.materialize("user_knn_model", "user_recommendations"))
     assert "window_was_not_empty" in message
-    assert pipeline.live_rows() == before
+    assert published.live_rows() == before
 
 
-def test_lists_are_never_judged_by_another_log_than_their_model_was_fitted_on(pipeline: Pipeline) -> None:
-    pipeline.extract_window()
-    assert pipeline.materialize().success
-    pipeline.query("DELETE FROM users WHERE id = (SELECT user_id FROM user_interactions LIMIT 1)")
-    before = pipeline.live_rows()
-    pipeline.extract_window()
-    assert pipeline.materialize("raw_interactions", "interaction_matrix").success
-    message = failure(pipeline.materialize("user_recommendations"))
+def test_lists_are_never_judged_by_another_log_than_their_model_was_fitted_on(published: Pipeline) -> None:
+    published.query("DELETE FROM users WHERE id = (SELECT user_id FROM user_interactions LIMIT 1)")
+    before = published.live_rows()
+    published.extract_window()
+    assert published.materialize("raw_interactions", "interaction_matrix").success
+    message = failure(published.materialize("user_recommendations"))
     assert "rebuilt since" in message
     assert "--assets user_knn_model,user_recommendations" in message
-    assert pipeline.live_rows() == before
-    assert pipeline.materialize("user_knn_model", "user_recommendations").success
+    assert published.live_rows() == before
+    assert published.materialize("user_knn_model", "user_recommendations").success
 
 
-def test_the_alias_follows_the_live_model_even_after_a_cut_off_publication(pipeline: Pipeline) -> None:
-    pipeline.extract_window()
-    assert pipeline.materialize().success
-    assert pipeline.materialize("user_knn_model").success
+def test_the_alias_follows_the_live_model_even_after_a_cut_off_publication(published: Pipeline) -> None:
+    assert published.materialize("user_knn_model").success
     import mlflow
 
     client = mlflow.MlflowClient()
     client.set_registered_model_alias("collaborative_filtering", "champion", "2")
-    assert pipeline.materialize("expired_recommendations_cleanup").success
+    assert published.materialize("expired_recommendations_cleanup").success
     assert int(client.get_model_version_by_alias("collaborative_filtering", "champion").version) == 1
 
 
@@ -295,15 +281,13 @@ def test_no_password_shows_in_the_definitions(monkeypatch: pytest.MonkeyPatch) -
     assert "hunter2" not in done.stdout
 
 
-def test_archives_go_by_when_they_were_written(pipeline: Pipeline) -> None:
-    pipeline.extract_window()
-    assert pipeline.materialize().success
-    storage = pipeline.storage
+def test_archives_go_by_when_they_were_written(published: Pipeline) -> None:
+    storage = published.storage
     old = storage.model(LAST_DAY - timedelta(days=1)).parent
     old.mkdir(parents=True)
     long_ago = time.time() - 100 * 86_400
     os.utime(old, (long_ago, long_ago))
-    result = pipeline.materialize("expired_recommendations_cleanup")
+    result = published.materialize("expired_recommendations_cleanup")
     event = result.asset_materializations_for_node("expired_recommendations_cleanup")[0]
     assert event.metadata["removed_files"].value == [f"user_knn_model/{old.name}"]
     assert storage.model(LAST_DAY).exists()
