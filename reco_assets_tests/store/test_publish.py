@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from reco_assets.errors import BadInput, PublicationRefused, SchemaError
+from reco_assets.errors import BadInput, PublicationRefused
 from reco_assets.settings import Settings
 from reco_assets.store.binary_copy import rising_uuids
 from reco_assets.store.copy_buffer import RecommendationRows
@@ -22,7 +22,6 @@ from reco_assets.store.generations import (
 )
 from reco_assets.store.publish import STAGES, publish
 from reco_assets_tests.store.published import (
-    AUTHOR,
     DAY,
     NOW,
     as_array,
@@ -114,35 +113,6 @@ def test_readers_polling_during_publications_see_whole_generations_only(engine: 
     assert seen == {(60, 1)}
 
 
-def test_what_became_ineligible_is_dropped_and_counted_by_reason(engine: sa.Engine) -> None:
-    make_world(engine, n_users=4, n_posts=6)
-    run_sql(
-        engine,
-        f"INSERT INTO user_interactions (user_id, post_id, interaction_type, created_at) "
-        f"VALUES ('{user(1)}', '{post(1)}', 'view', '2001-01-01')",
-        f"UPDATE posts SET author_id = '{user(1)}' WHERE id = '{post(2)}'",
-        "CREATE OR REPLACE VIEW recommendable_posts AS "
-        f"SELECT id AS post_id, author_id, created_at FROM posts WHERE id <> '{post(3)}'",
-        "CREATE OR REPLACE VIEW hidden_authors AS "
-        f"SELECT '{user(2)}'::uuid AS user_id, '{AUTHOR}'::uuid AS author_id",
-        f"DELETE FROM posts WHERE id = '{post(4)}'",
-        f"DELETE FROM users WHERE id = '{user(3)}'",
-    )
-    publication = publish_pairs(
-        engine, [(1, 1), (1, 2), (1, 3), (1, 4), (1, 5), (2, 5), (2, 2), (3, 5), (4, 1)]
-    )
-    assert live_pairs(engine) == {(1, 5), (2, 2), (4, 1)}
-    reasons = dict.fromkeys(
-        ("hidden_author", "not_recommendable", "own_post", "post_deleted", "seen", "user_deleted"), 1
-    )
-    assert publication.dropped_reasons == reasons
-    assert (publication.n_dropped, publication.n_recommendations, publication.n_users) == (6, 3, 3)
-    with transaction(engine) as connection:
-        live = live_generation(connection)
-    assert live
-    assert live.dropped_reasons == reasons
-
-
 @pytest.mark.parametrize("users", ["ANALYZE users", "DELETE FROM posts WHERE false"], ids=["few", "many"])
 def test_users_absent_from_the_new_generation_keep_their_list_until_it_expires(
     engine: sa.Engine, users: str
@@ -169,56 +139,6 @@ def test_a_user_whose_every_new_row_is_dropped_keeps_the_old_list(engine: sa.Eng
     run_sql(engine, f"DELETE FROM posts WHERE id = '{post(2)}'")
     publish_pairs(engine, [(1, 3), (2, 2)])
     assert live_pairs(engine) == {(1, 3), (2, 1)}
-
-
-def test_rows_carried_over_are_held_to_the_views_as_of_now(engine: sa.Engine) -> None:
-    """User 1 has new rows, users 2 to 5 live on their old ones, of which one each has become ineligible."""
-    make_world(engine, n_users=5, n_posts=6)
-    publish_pairs(engine, [(u, p) for u in (2, 3, 4, 5) for p in (1, 2, 3, 4)])
-    make_ineligible(engine)
-    later = NOW + timedelta(hours=24)
-    publication = publish_pairs(engine, [(1, 5)], day=DAY + timedelta(days=1), generated_at=later)
-    assert live_pairs(engine) == {(1, 5), (2, 2), (2, 4), (3, 1), (3, 4), (5, 1), (5, 2), (5, 4)}
-    assert publication.dropped_reasons == {
-        "carried_over_hidden_author": 3,  # all that user 4 could still have had
-        "carried_over_not_recommendable": 4,
-        "carried_over_own_post": 1,
-        "carried_over_seen": 1,
-    }
-    assert (publication.n_carried_over, publication.n_dropped) == (7, 9)
-
-
-def test_an_old_list_that_replaces_an_ineligible_new_one_is_held_to_the_views_too(
-    engine: sa.Engine,
-) -> None:
-    make_world(engine, n_users=5, n_posts=6)
-    publish_pairs(engine, [(u, p) for u in (2, 3, 4) for p in (1, 2, 3, 4)])
-    make_ineligible(engine)
-    publication = publish_pairs(engine, [(1, 5), (2, 1), (3, 3), (4, 6)])
-    assert live_pairs(engine) == {(1, 5), (2, 2), (2, 4), (3, 1), (3, 4)}
-    assert publication.dropped_reasons == {
-        "carried_over_hidden_author": 3,
-        "carried_over_not_recommendable": 3,
-        "carried_over_own_post": 1,
-        "carried_over_seen": 1,
-        "hidden_author": 1,
-        "not_recommendable": 1,
-        "seen": 1,
-    }
-
-
-def make_ineligible(engine: sa.Engine) -> None:
-    """User 2 has seen post 1, user 3 is the author of post 2, post 3 is moderated, user 4 hides AUTHOR."""
-    run_sql(
-        engine,
-        f"INSERT INTO user_interactions (user_id, post_id, interaction_type) "
-        f"VALUES ('{user(2)}', '{post(1)}', 'view')",
-        f"UPDATE posts SET author_id = '{user(3)}' WHERE id = '{post(2)}'",
-        "CREATE OR REPLACE VIEW recommendable_posts AS "
-        f"SELECT id AS post_id, author_id, created_at FROM posts WHERE id <> '{post(3)}'",
-        "CREATE OR REPLACE VIEW hidden_authors AS SELECT u AS user_id, a AS author_id FROM (VALUES "
-        f"('{user(4)}'::uuid, '{AUTHOR}'::uuid), ('{user(4)}'::uuid, '{user(3)}'::uuid)) pairs (u, a)",
-    )
 
 
 def test_an_older_partition_is_archived_and_leaves_the_table_alone(engine: sa.Engine) -> None:
@@ -278,52 +198,6 @@ def test_times_without_a_zone_are_bad_input(engine: sa.Engine) -> None:
         )
 
 
-def test_grants_indexes_comments_options_and_columns_of_the_deployer_survive(engine: sa.Engine) -> None:
-    make_world(engine)
-    run_sql(
-        engine,
-        "DO $$ BEGIN CREATE ROLE reco_reader; EXCEPTION WHEN duplicate_object THEN NULL; END $$",
-        "GRANT SELECT ON user_recommendations TO reco_reader",
-        "GRANT UPDATE (score) ON user_recommendations TO reco_reader WITH GRANT OPTION",
-        "COMMENT ON TABLE user_recommendations IS 'it''s ours: 100%'",
-        "COMMENT ON COLUMN user_recommendations.score IS 'higher is better'",
-        'CREATE INDEX "their Index" ON user_recommendations (score) WHERE score > 0.5',
-        "ALTER TABLE user_recommendations SET (fillfactor = 90), REPLICA IDENTITY FULL",
-        "ALTER TABLE user_recommendations ADD COLUMN note text DEFAULT 'x', ADD CHECK (score > -100)",
-    )
-    before = definition(engine)
-    assert "their Index" in str(before)
-    assert "reco_reader=w*/" in str(before)
-    for pair in ((1, 1), (1, 2)):
-        assert publish_pairs(engine, [pair]).method == "swap"
-        assert definition(engine) == before
-
-
-def test_a_dependent_view_and_trigger_keep_working_because_rows_are_replaced_in_place(
-    engine: sa.Engine,
-) -> None:
-    make_world(engine)
-    publish_pairs(engine, [(1, 1), (2, 1)])
-    run_sql(engine, "CREATE VIEW best AS SELECT user_id, post_id FROM user_recommendations")
-    publication = publish_pairs(engine, [(1, 2)])
-    assert publication.method == "in place"
-    assert live_pairs(engine) == {(1, 2), (2, 1)}
-    with transaction(engine) as connection:
-        assert set(connection.execute(sa.text("SELECT * FROM best"))) == {
-            (user(1), post(2)),
-            (user(2), post(1)),
-        }
-    assert debris(engine) == []
-
-
-def test_foreign_keys_of_others_are_refused_by_name(engine: sa.Engine) -> None:
-    make_world(engine)
-    run_sql(engine, "CREATE TABLE clicks (recommendation_id uuid REFERENCES user_recommendations (id))")
-    with pytest.raises(SchemaError, match=r"clicks .constraint clicks_recommendation_id_fkey."):
-        publish_pairs(engine, [(1, 1)])
-    assert statuses(engine) == []
-
-
 def test_refused_and_archived_generations_can_be_recorded(engine: sa.Engine) -> None:
     with transaction(engine) as connection:
         refused = record_refused(connection, Origin(DAY, "v1"), message="worse than popularity")
@@ -360,22 +234,6 @@ def test_rows_reach_a_table_larger_than_one_copy_chunk(settings: Settings) -> No
     engine.dispose()
 
 
-def definition(engine: sa.Engine) -> list[object]:
-    """Everything the catalogue knows about the table, but its oid and rows."""
-    queries = (
-        "SELECT indexdef FROM pg_indexes WHERE tablename = 'user_recommendations' ORDER BY 1",
-        "SELECT conname, contype, convalidated, pg_get_constraintdef(oid) FROM pg_constraint "
-        "WHERE conrelid = 'user_recommendations'::regclass ORDER BY 1",
-        "SELECT relacl::text, relowner, reloptions, relreplident, obj_description(oid, 'pg_class') "
-        "FROM pg_class WHERE oid = 'user_recommendations'::regclass",
-        "SELECT attname, atttypid, attnotnull, attacl::text, col_description(attrelid, attnum), "
-        "(SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef WHERE adrelid = attrelid AND adnum = attnum) "
-        "FROM pg_attribute WHERE attrelid = 'user_recommendations'::regclass AND attnum > 0 ORDER BY attnum",
-    )
-    with transaction(engine) as connection:
-        return [tuple(row) for query in queries for row in connection.execute(sa.text(query))]
-
-
 def test_row_ids_are_random_uuids_all_different(engine: sa.Engine) -> None:
     make_world(engine)
     publish_pairs(engine, [(u, p) for u in (1, 2, 3, 4) for p in (1, 2, 3, 4, 5, 6)])
@@ -385,90 +243,9 @@ def test_row_ids_are_random_uuids_all_different(engine: sa.Engine) -> None:
     assert {(each.version, each.variant) for each in ids} == {(4, RFC_4122)}
 
 
-def test_a_table_whose_row_ids_are_no_uuids_fills_them_by_its_default(engine: sa.Engine) -> None:
-    make_world(engine)
-    run_sql(
-        engine,
-        "ALTER TABLE user_recommendations ALTER id DROP DEFAULT, ALTER id TYPE text, "
-        "ALTER id SET DEFAULT 'row-' || gen_random_uuid()",
-    )
-    publish_pairs(engine, [(1, 1), (2, 2)])
-    assert live_pairs(engine) == {(1, 1), (2, 2)}
-    with transaction(engine) as connection:
-        assert connection.scalar(sa.text("SELECT min(left(id, 4)) FROM user_recommendations")) == "row-"
-
-
 def test_generation_ids_are_uuids(engine: sa.Engine) -> None:
     make_world(engine)
     assert isinstance(publish_pairs(engine, [(1, 1)]).generation_id, UUID)
-
-
-@pytest.mark.parametrize("stage", STAGES[: STAGES.index("referenced") + 1])
-def test_what_becomes_ineligible_while_the_rows_are_built_is_dropped_too(
-    engine: sa.Engine, stage: str
-) -> None:
-    make_world(engine, n_users=5, n_posts=6)
-
-    def make_ineligible_at(now: str) -> None:
-        if now == stage:
-            make_ineligible(engine)
-
-    pairs = [(u, p) for u in (2, 3, 4, 5) for p in (1, 2, 3, 4)]
-    publication = publish_pairs(engine, pairs, on_stage=make_ineligible_at)
-    assert live_pairs(engine) == {(2, 2), (2, 4), (3, 1), (3, 4), (5, 1), (5, 2), (5, 4)}
-    assert publication.dropped_reasons == {
-        "hidden_author": 3,
-        "not_recommendable": 4,
-        "own_post": 1,
-        "seen": 1,
-    }
-    assert (publication.n_users, publication.n_recommendations, publication.n_dropped) == (3, 7, 9)
-
-
-def test_an_interaction_during_the_publication_counts_as_seen(engine: sa.Engine) -> None:
-    make_world(engine)
-
-    def read_post_1(stage: str) -> None:
-        if stage == "indexed":  # after the scan of all interactions
-            run_sql(
-                engine,
-                "INSERT INTO user_interactions (user_id, post_id, interaction_type) "
-                f"VALUES ('{user(1)}', '{post(1)}', 'view'), ('{user(2)}', '{post(2)}', 'view')",
-            )
-
-    publication = publish_pairs(engine, [(1, 1), (1, 2), (2, 1)], on_stage=read_post_1)
-    assert live_pairs(engine) == {(1, 2), (2, 1)}
-    assert publication.dropped_reasons == {"seen": 1}
-
-
-def test_a_row_with_several_reasons_counts_once_under_the_first(engine: sa.Engine) -> None:
-    make_world(engine)
-    run_sql(
-        engine,
-        f"INSERT INTO user_interactions (user_id, post_id, interaction_type) "
-        f"VALUES ('{user(1)}', '{post(1)}', 'view'), ('{user(2)}', '{post(1)}', 'view')",
-        f"CREATE OR REPLACE VIEW hidden_authors AS SELECT id AS user_id, '{AUTHOR}'::uuid AS author_id "
-        f"FROM users WHERE id = '{user(1)}'",
-    )
-    publication = publish_pairs(engine, [(1, 1), (2, 1), (2, 2)])
-    assert publication.dropped_reasons == {"hidden_author": 1, "seen": 1}
-    assert (publication.n_dropped, publication.n_recommendations) == (2, 1)
-
-
-def test_any_author_of_a_post_that_the_view_names_counts(engine: sa.Engine) -> None:
-    """Post 1 is by users 3 and 4 together: neither gets it, nor does user 1, who hides user 4."""
-    make_world(engine)
-    run_sql(
-        engine,
-        "CREATE OR REPLACE VIEW recommendable_posts AS SELECT id AS post_id, author_id, created_at "
-        f"FROM posts WHERE id <> '{post(1)}' UNION ALL SELECT id, a, created_at FROM posts, "
-        f"(VALUES ('{user(3)}'::uuid), ('{user(4)}'::uuid)) authors (a) WHERE id = '{post(1)}'",
-        f"CREATE OR REPLACE VIEW hidden_authors AS SELECT '{user(1)}'::uuid AS user_id, "
-        f"'{user(4)}'::uuid AS author_id",
-    )
-    publication = publish_pairs(engine, [(u, p) for u in (1, 2, 3, 4) for p in (1, 2)])
-    assert live_pairs(engine) == {(1, 2), (2, 1), (2, 2), (3, 2), (4, 2)}
-    assert publication.dropped_reasons == {"hidden_author": 1, "own_post": 2}
 
 
 def test_one_connection_is_enough(settings: Settings) -> None:
@@ -478,22 +255,6 @@ def test_one_connection_is_enough(settings: Settings) -> None:
     assert publish_pairs(engine, [(2, 2)]).n_carried_over == 1
     assert live_pairs(engine) == {(1, 1), (2, 2)}
     engine.dispose()
-
-
-def test_defaults_and_autovacuum_options_of_the_deployer_survive(engine: sa.Engine) -> None:
-    make_world(engine)
-    run_sql(
-        engine,
-        "ALTER TABLE user_recommendations ALTER expires_at SET DEFAULT now() + '1 day'::interval, "
-        "ALTER model_version SET DEFAULT 'by hand: 100%'",
-    )
-    before = definition(engine)
-    publish_pairs(engine, [(1, 1)])
-    assert definition(engine) == before
-    run_sql(engine, "ALTER TABLE user_recommendations SET (fillfactor = 90, autovacuum_enabled = on)")
-    before = definition(engine)
-    publish_pairs(engine, [(1, 2)])
-    assert definition(engine) == before
 
 
 def test_nothing_of_a_publication_stays_in_the_session(engine: sa.Engine) -> None:
