@@ -16,7 +16,7 @@ def measured() -> tuple[Report, list[str]]:
     printed: list[str] = []
     report = Report(say=printed.append)
     with working_directory() as directory:
-        serving.run(report, SIZE, rounds=1, seconds=0.5, directory=directory, say=lambda _: None)
+        serving.run(report, SIZE, rounds=1, seconds=0.2, directory=directory, say=lambda _: None)
     assert not directory.exists()
     return report, printed
 
