@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from reco_assets.settings import Settings
+from reco_assets_tests.serving.conftest import soon
 from reco_assets_tests.store.conftest import engine, settings, template
 
 __all__ = ["engine", "settings", "template"]  # fixtures
@@ -45,6 +46,11 @@ def reco_serve(
             process.wait(10)
 
 
+def _states(client: httpx.Client) -> dict[str, str]:
+    checks = client.get("/api/health/ready").json()["checks"]
+    return {name: check["state"] for name, check in checks.items()}
+
+
 def _client(url: str) -> httpx.Client:
     return httpx.Client(base_url=url, timeout=20, transport=httpx.HTTPTransport(retries=20))
 
@@ -55,17 +61,18 @@ def test_it_serves_until_it_is_terminated(home: Path, settings: Settings, worker
     with reco_serve(home, settings.database_url, "--workers", workers) as (url, process):
         with _client(url) as client:
             assert client.get("/api/health/live").json() == {"state": "ok"}
-            checks = client.get("/api/health/ready").json()["checks"]
-            assert checks["database"]["state"] == checks["schema"]["state"] == "ok"
+            # It answers while it still looks for its database.
+            assert soon(lambda: _states(client)["database"] == _states(client)["schema"] == "ok")
             assert "reco_request_seconds" in client.get("/metrics").text
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
+        assert process.wait(60) in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
 
 
 def test_a_database_that_was_not_migrated_makes_it_unready_and_says_what_to_do(
     home: Path, empty_database_url: str
 ) -> None:
     with reco_serve(home, empty_database_url) as (url, _), _client(url) as client:
+        assert soon(lambda: _states(client)["database"] == "ok")
         answer = client.get("/api/health/ready")
         assert answer.status_code == 503
         assert "reco migrate" in answer.json()["checks"]["schema"]["detail"]
@@ -84,7 +91,7 @@ def _refusal(home: Path, *arguments: str, **environment: str) -> str:
         env={**os.environ, "RECO_HOME": str(home), "RECO_DATABASE_URL": "postgresql://h/d", **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert done.returncode == 1

@@ -39,9 +39,10 @@ def test_reading_changes_the_feed_live_and_the_next_run_publishes_it(
         expected: Counter[Event] = Counter()
 
         # Reads two screens, clicks and likes.
-        for _ in range(2):
-            tab.page.wait_for_timeout(1300)
-            tab.page.mouse.wheel(0, 600)
+        top = set(_posts(tab.page)[:2])
+        tab.until(lambda: top <= _viewed(tab, pipeline, user))
+        tab.page.mouse.wheel(0, 600)
+        tab.until(lambda: len(_viewed(tab, pipeline, user)) > len(top))
         first, second, third, fourth, fifth = _posts(tab.page)[:5]
         for post, button in ((first, ".title"), (first, ".like"), (second, ".like"), (third, ".share")):
             tab.page.click(f'[data-post="{post}"] {button}')
@@ -141,6 +142,16 @@ def _sources(page: Page, n: int) -> list[str]:
 def _queued(tab: Visit) -> int:
     keys: list[str] = tab.page.evaluate("() => Object.keys(localStorage)")
     return sum(key.startswith("reco:") for key in keys)
+
+
+def _viewed(tab: Visit, pipeline: Pipeline, user: UUID) -> set[UUID]:
+    """The posts whose views are queued or stored."""
+    waiting: list[dict[str, str]] = tab.page.evaluate(
+        "() => Object.keys(localStorage).filter(key => key.startsWith('reco:'))"
+        ".map(key => JSON.parse(localStorage[key]))"
+    )
+    queued = {UUID(event["post_id"]) for event in waiting if event["interaction_type"] == "view"}
+    return queued | {post for kind, post in _stored(pipeline, user) if kind == "view"}
 
 
 def _stored(pipeline: Pipeline, user: UUID) -> Counter[Event]:

@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 DAY = "2026-11-01"
-PATIENCE_S = 60
+PATIENCE_S = 180
 
 
 @pytest.mark.parametrize("reached", [True, False])

@@ -291,7 +291,7 @@ def test_no_connection_is_left_behind(sensor: Ticker, app: App) -> None:
     run_pipeline(sensor.instance, failing=NO_INTERACTIONS)
     sensor.tick()
     query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'reco_assets alerts'"
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     with psycopg.connect(app.url, autocommit=True) as connection:
         while connection.execute(query).fetchone() != (0,):
             assert time.monotonic() < deadline
