@@ -12,6 +12,7 @@ import pytest
 
 from reco_assets.local import embedded_postgres as module
 from reco_assets.local.embedded_postgres import embedded_postgres, running_server
+from reco_assets_tests.ports import quiet_port
 
 
 @pytest.fixture
@@ -155,7 +156,8 @@ def test_two_first_users_at_once_both_get_their_databases(directory: Path) -> No
     assert running_server(directory) is None
 
 
-def test_a_server_comes_back_where_it_was(open_tmp_path: Path) -> None:
+def test_a_server_comes_back_where_it_was(open_tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_free_port", quiet_port)  # one that nobody takes in between
     with embedded_postgres(open_tmp_path) as server:
         port = server.port
     with embedded_postgres(open_tmp_path) as again:
