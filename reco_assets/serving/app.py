@@ -8,20 +8,13 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from reco_assets import __version__
-from reco_assets.serving import (
-    client_files,
-    explanations,
-    feed,
-    health,
-    live_feed,
-    logs,
-    problems,
-    tracking,
-)
-from reco_assets.serving.identity import API_KEY_HEADER
-from reco_assets.serving.overload import Overload
-from reco_assets.serving.problems import documented
-from reco_assets.serving.requests import RequestEnvelope
+from reco_assets.serving.http import problems
+from reco_assets.serving.http.identity import API_KEY_HEADER
+from reco_assets.serving.http.overload import Overload
+from reco_assets.serving.http.problems import documented
+from reco_assets.serving.http.requests import RequestEnvelope
+from reco_assets.serving.monitoring import logs
+from reco_assets.serving.routes import client_files, explanations, feed, health, live_feed, tracking
 from reco_assets.serving.service import Clock, Service, wall_clock
 from reco_assets.settings import Settings
 

@@ -67,8 +67,8 @@ def check(settings: Settings) -> None:
     Raises:
         SettingsError: the address is not allowed, keys are missing, or the experiment cannot be read.
     """
-    from reco_assets.serving.experiments import parse_experiment
-    from reco_assets.serving.identity import Identity
+    from reco_assets.serving.feeds.experiments import parse_experiment
+    from reco_assets.serving.http.identity import Identity
 
     check_address(settings)
     Identity(settings)
@@ -77,11 +77,11 @@ def check(settings: Settings) -> None:
 
 def options() -> dict[str, Any]:
     """How uvicorn runs here, in the command and in tests."""
-    from reco_assets.serving.http_limits import BoundedHttp
+    from reco_assets.serving.http.limits import BoundedHttp
 
     return {
         "http": BoundedHttp,
-        "log_config": None,  # serving/logs.py
+        "log_config": None,  # serving/monitoring/logs.py
         "access_log": False,
         "server_header": False,
         "date_header": True,

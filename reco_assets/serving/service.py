@@ -4,14 +4,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from reco_assets.serving.database import Database
-from reco_assets.serving.event_writer import EventWriter
-from reco_assets.serving.experiments import parse_experiment
-from reco_assets.serving.gauges import Gauges
-from reco_assets.serving.hidden_authors import HiddenAuthors
-from reco_assets.serving.identity import Identity
-from reco_assets.serving.metrics import Metrics
-from reco_assets.serving.realtime import Realtime
-from reco_assets.serving.trending import Trending
+from reco_assets.serving.events.event_writer import EventWriter
+from reco_assets.serving.feeds.experiments import parse_experiment
+from reco_assets.serving.feeds.hidden_authors import HiddenAuthors
+from reco_assets.serving.feeds.trending import Trending
+from reco_assets.serving.http.identity import Identity
+from reco_assets.serving.monitoring.gauges import Gauges
+from reco_assets.serving.monitoring.metrics import Metrics
+from reco_assets.serving.realtime.recommendations import Realtime
 from reco_assets.settings import Settings
 
 Clock = Callable[[], datetime]

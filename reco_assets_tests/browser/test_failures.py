@@ -9,7 +9,7 @@ import jwt
 import pytest
 from playwright.sync_api import BrowserContext, Route
 
-from reco_assets.serving import live_feed
+from reco_assets.serving.routes import live_feed
 from reco_assets_tests.browser.conftest import HIDDEN, LEFT, App, Open, Visit, add_pages, open_posts
 from reco_assets_tests.serving.conftest import RunningService, Serve
 

@@ -23,7 +23,7 @@ from reco_assets.local.embedded_postgres import ServerAddress
 from reco_assets.pipeline import rollback
 from reco_assets.pipeline.rollback import RolledBack, archived_days, roll_back
 from reco_assets.resources.storage import FileStorage
-from reco_assets.serving.fitted_day import open_fitted_day
+from reco_assets.serving.realtime.fitted_day import open_fitted_day
 from reco_assets.settings import Settings
 from reco_assets.store.database import create_engine_for, transaction
 from reco_assets.store.generations import NOTIFY_CHANNEL, Generation, live_generation

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import httpx
 
-from reco_assets.serving.realtime import LiveList
+from reco_assets.serving.realtime.recommendations import LiveList
 from reco_assets_tests.serving.conftest import RunningService
 from reco_assets_tests.store.published import NOW, post, user
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reco_assets.serving.client_files import STATIC
+from reco_assets.serving.routes.client_files import STATIC
 from reco_assets_tests.serving.conftest import RunningService, Serve
 
 

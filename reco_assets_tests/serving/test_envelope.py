@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from reco_assets.errors import SchemaError
-from reco_assets.serving.logs import configure
+from reco_assets.serving.monitoring.logs import configure
 from reco_assets_tests.serving.conftest import Serve
 from reco_assets_tests.store.published import make_world, post, run_sql, user
 

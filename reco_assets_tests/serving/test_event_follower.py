@@ -7,8 +7,8 @@ import pytest
 import sqlalchemy as sa
 
 from reco_assets.recommender.live_votes import LiveVotes
-from reco_assets.serving.event_follower import EventFollower
-from reco_assets.serving.generation_watch import GenerationWatch, connect
+from reco_assets.serving.realtime.event_follower import EventFollower
+from reco_assets.serving.realtime.generation_watch import GenerationWatch, connect
 from reco_assets.settings import Settings
 from reco_assets.store.database import native_url
 from reco_assets_tests.recommender.examples import DAY, make_log

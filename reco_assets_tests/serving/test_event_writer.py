@@ -13,8 +13,8 @@ import sqlalchemy as sa
 
 from reco_assets.errors import DatabaseBusy, DatabaseUnreachable, SchemaError
 from reco_assets.serving.database import Database
-from reco_assets.serving.event_writer import EventWriter, NewEvent
-from reco_assets.serving.metrics import Metrics
+from reco_assets.serving.events.event_writer import EventWriter, NewEvent
+from reco_assets.serving.monitoring.metrics import Metrics
 from reco_assets.settings import Settings
 from reco_assets.store.database import native_url
 from reco_assets_tests.serving.conftest import SOON_S

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from reco_assets.errors import SettingsError
-from reco_assets.serving.experiments import Experiment, parse_experiment, tiers_of
+from reco_assets.serving.feeds.experiments import Experiment, parse_experiment, tiers_of
 
 TIERS = ("precomputed", "realtime", "trending", "random")
 _RNG = random.Random(5)

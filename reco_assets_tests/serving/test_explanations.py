@@ -9,7 +9,7 @@ import jwt
 import pytest
 import sqlalchemy as sa
 
-from reco_assets.serving import live_filter
+from reco_assets.serving.feeds import live_filter
 from reco_assets.settings import Settings
 from reco_assets_tests.serving.conftest import RunningService, Serve, engine, serve, settings, template
 from reco_assets_tests.serving.fitted_world import MORNING, add_events, make_readers, run_pipeline

@@ -6,7 +6,7 @@ from math import sqrt
 
 import pytest
 
-from reco_assets.serving.exploration import NO_DRAW, Draw, Propensities, draw, place
+from reco_assets.serving.feeds.exploration import NO_DRAW, Draw, Propensities, draw, place
 
 LIST = [f"list {i}" for i in range(10)]
 POOL = [f"pool {i}" for i in range(20)]

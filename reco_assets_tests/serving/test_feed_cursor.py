@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reco_assets.errors import BadInput
-from reco_assets.serving import cursor
-from reco_assets.serving.cursor import Rest, decode, encode
-from reco_assets.serving.exploration import Propensities
-from reco_assets.serving.feed_list import KINDS, Entry, Origin
+from reco_assets.serving.feeds import cursor
+from reco_assets.serving.feeds.cursor import Rest, decode, encode
+from reco_assets.serving.feeds.exploration import Propensities
+from reco_assets.serving.feeds.lists import KINDS, Entry, Origin
 
 USER = UUID(int=42)
 FULL = Origin(

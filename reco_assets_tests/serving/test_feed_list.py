@@ -1,6 +1,13 @@
 """Tiers become one list."""
 
-from reco_assets.serving.feed_list import PRECOMPUTED, RANDOM, REALTIME, TRENDING, count_sources, put_together
+from reco_assets.serving.feeds.lists import (
+    PRECOMPUTED,
+    RANDOM,
+    REALTIME,
+    TRENDING,
+    count_sources,
+    put_together,
+)
 
 
 def entries(kind: int, *posts: str) -> list[tuple[str, int, float]]:

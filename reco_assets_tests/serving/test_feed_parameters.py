@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from reco_assets.serving.feed_parameters import read_parameters
-from reco_assets.serving.problems import Problem
+from reco_assets.serving.feeds.parameters import read_parameters
+from reco_assets.serving.http.problems import Problem
 from reco_assets.settings import Settings
 from reco_assets_tests.serving.conftest import RunningService, Serve
 from reco_assets_tests.serving.feeds import ask, feed, numbers

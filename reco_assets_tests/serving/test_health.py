@@ -10,7 +10,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from reco_assets.serving import gauges
+from reco_assets.serving.monitoring import gauges
 from reco_assets.settings import Settings
 from reco_assets.store.database import create_engine_for
 from reco_assets_tests.serving.conftest import (

@@ -2,7 +2,7 @@
 
 import sys
 
-from reco_assets.serving.hidden_authors import HiddenAuthors
+from reco_assets.serving.feeds.hidden_authors import HiddenAuthors
 from reco_assets_tests.store.published import user
 
 ALL = {str(user(number)) for number in range(200)}

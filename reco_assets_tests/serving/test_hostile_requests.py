@@ -9,8 +9,8 @@ import jwt
 import pytest
 import sqlalchemy as sa
 
-from reco_assets.serving import cursor as cursors
-from reco_assets.serving.feed_list import Origin
+from reco_assets.serving.feeds import cursor as cursors
+from reco_assets.serving.feeds.lists import Origin
 from reco_assets_tests.serving.conftest import RunningService, Serve
 from reco_assets_tests.store.published import make_world, post, user
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
-from reco_assets.serving import http_limits
+from reco_assets.serving.http import limits as http_limits
 from reco_assets_tests.serving.conftest import SOON_S, RunningService, Serve, running_service, soon
 from reco_assets_tests.store.conftest import settings_for
 from reco_assets_tests.store.published import make_world, post, user

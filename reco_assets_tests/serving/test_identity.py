@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from reco_assets.errors import SettingsError
-from reco_assets.serving.identity import Identity
+from reco_assets.serving.http.identity import Identity
 from reco_assets.serving.server import check_address
 from reco_assets_tests.serving.conftest import Serve
 from reco_assets_tests.store.conftest import settings_for

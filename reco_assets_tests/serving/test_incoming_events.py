@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as unhurried
 from hypothesis import strategies as st
 
-from reco_assets.serving.incoming_events import CheckedEvents, EventReader
-from reco_assets.serving.problems import Problem
+from reco_assets.serving.events.incoming_events import CheckedEvents, EventReader
+from reco_assets.serving.http.problems import Problem
 from reco_assets.settings import Settings
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)

@@ -17,8 +17,8 @@ import sqlalchemy as sa
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from reco_assets.serving import live_feed
-from reco_assets.serving.feed_changes import FeedChanges
+from reco_assets.serving.realtime.feed_changes import FeedChanges
+from reco_assets.serving.routes import live_feed
 from reco_assets.serving.service import wall_clock
 from reco_assets.settings import Settings
 from reco_assets_tests.serving.conftest import (

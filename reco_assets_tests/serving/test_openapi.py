@@ -70,7 +70,7 @@ def test_every_route_of_the_api_is_documented_with_the_one_shape_of_an_error(run
 
 def test_an_answer_is_as_the_documentation_says(running: RunningService) -> None:
     """What the feed writes without a model, read back by the model."""
-    from reco_assets.serving.feed_answer import FeedAnswer
+    from reco_assets.serving.feeds.answer import FeedAnswer
     from reco_assets_tests.store.published import user
 
     answer = running.client.get("/api/feeds", params={"user_id": str(user(1)), "limit": 2})

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from reco_assets.errors import DatabaseUnreachable
 from reco_assets.serving.database import Database
-from reco_assets.serving.trending import Trending
+from reco_assets.serving.feeds.trending import Trending
 from reco_assets.settings import Settings
 from reco_assets_tests.serving.conftest import SOON_S, Serve, soon
 from reco_assets_tests.serving.feeds import PLAIN, feed, now, numbers, sources

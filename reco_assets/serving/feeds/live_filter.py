@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from uuid import UUID
 
 from reco_assets.errors import DatabaseUnreachable, RecoError
-from reco_assets.serving.feed_list import Entry
-from reco_assets.serving.trending import Pools
+from reco_assets.serving.feeds.lists import Entry
+from reco_assets.serving.feeds.trending import Pools
 from reco_assets.store.feed_queries import PostFacts, eligible_posts
 
 if TYPE_CHECKING:

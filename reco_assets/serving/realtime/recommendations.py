@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import UUID
 
-from reco_assets.serving.live_votes_thread import Current, LiveVotesThread
+from reco_assets.serving.realtime.live_votes_thread import Current, LiveVotesThread
 from reco_assets.settings import Settings
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 from uuid import UUID
 
-from reco_assets.serving.cursor import LONGEST
-from reco_assets.serving.problems import Problem
+from reco_assets.serving.feeds.cursor import LONGEST
+from reco_assets.serving.http.problems import Problem
 from reco_assets.settings import Settings
 
 _NAMES: Final = ("user_id", "limit", "exclude", "cursor")

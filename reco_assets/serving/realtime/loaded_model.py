@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from reco_assets.errors import MissingUpstream
 from reco_assets.names import end_of_day_us
-from reco_assets.serving.event_follower import EventFollower
-from reco_assets.serving.fitted_day import open_fitted_day
-from reco_assets.serving.generation_watch import connect
+from reco_assets.serving.realtime.event_follower import EventFollower
+from reco_assets.serving.realtime.fitted_day import open_fitted_day
+from reco_assets.serving.realtime.generation_watch import connect
 from reco_assets.settings import Settings
 
 if TYPE_CHECKING:

@@ -12,13 +12,13 @@ from pydantic_core import to_json
 from starlette.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from reco_assets.serving.problems import Problem
+from reco_assets.serving.http.problems import Problem
 from reco_assets.serving.service import Service
 from reco_assets.store.demo_users import demo_users
 
 router = APIRouter(include_in_schema=False)
 
-STATIC: Final = Path(__file__).parent / "static"
+STATIC: Final = Path(__file__).parents[1] / "static"
 
 # Said here: the platform's own table takes .ts for a video and may know nothing of .js.
 _TYPES: Final = {

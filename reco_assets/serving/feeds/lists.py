@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from reco_assets.serving.exploration import Propensities
+from reco_assets.serving.feeds.exploration import Propensities
 
 
 class Kind(NamedTuple):

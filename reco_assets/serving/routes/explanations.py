@@ -11,16 +11,16 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from reco_assets.serving.identity import acting_user
-from reco_assets.serving.live_filter import LiveFilter, Wish, complain, degraded_by
-from reco_assets.serving.problems import documented
-from reco_assets.serving.realtime import LiveExplanations, LiveList
+from reco_assets.serving.feeds.live_filter import LiveFilter, Wish, complain, degraded_by
+from reco_assets.serving.http.identity import acting_user
+from reco_assets.serving.http.problems import documented
+from reco_assets.serving.realtime.recommendations import LiveExplanations, LiveList
 from reco_assets.store.known_users import known_users
 
 if TYPE_CHECKING:
     from reco_assets.recommender.explanation import Voter
     from reco_assets.recommender.live_lists import ExplainedPost
-    from reco_assets.serving.realtime import Realtime
+    from reco_assets.serving.realtime.recommendations import Realtime
     from reco_assets.serving.service import Service
 
 router = APIRouter(tags=["recommendations"])

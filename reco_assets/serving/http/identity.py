@@ -15,7 +15,7 @@ from uuid import UUID
 from starlette.requests import HTTPConnection
 
 from reco_assets.errors import SettingsError
-from reco_assets.serving.problems import Problem
+from reco_assets.serving.http.problems import Problem
 from reco_assets.settings import Settings
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from reco_assets.serving import exploration
-from reco_assets.serving.experiments import tiers_of
-from reco_assets.serving.feed_list import (
+from reco_assets.serving.feeds import exploration
+from reco_assets.serving.feeds.experiments import tiers_of
+from reco_assets.serving.feeds.lists import (
     EXPLORED_NEW,
     EXPLORED_RANDOM,
     KIND_OF_TIER,
@@ -20,8 +20,8 @@ from reco_assets.serving.feed_list import (
     Origin,
     put_together,
 )
-from reco_assets.serving.live_filter import LiveFilter, Wish
-from reco_assets.serving.recommended import RECOMMENDING_TIERS, Recommended
+from reco_assets.serving.feeds.live_filter import LiveFilter, Wish
+from reco_assets.serving.feeds.recommended import RECOMMENDING_TIERS, Recommended
 
 if TYPE_CHECKING:
     from reco_assets.serving.service import Service
@@ -64,13 +64,6 @@ async def new_list(
     if found and live_filter.user_is_unknown:  # deleted, but live votes still have a list
         recommended.forget()
         entries = await live_filter.settle([entry for entry in entries if entry[1] not in found])
-    present = {entry[0] for entry in entries}
-    allowed = [
-        (post_id, EXPLORED_NEW if post_id in pools.newest else EXPLORED_RANDOM, 0.0)
-        for post_id in drawn.posts
-        if post_id in live_filter.known and post_id not in present and post_id not in wish.exclude
-    ]
-    entries, propensities = exploration.place(entries, drawn, allowed)
     if len(entries) < wish.limit:
         taken = (*wish.exclude, *(entry[0] for entry in entries))
         rest = {
@@ -80,6 +73,13 @@ async def new_list(
         more = put_together(rest, {}, _LAST_RESORT, without=taken)
         await live_filter.ask(entry[0] for entry in more)
         entries += [entry for entry in more if live_filter.admits(entry[0])][: length - len(entries)]
+    present = {entry[0] for entry in entries}
+    allowed = [
+        (post_id, EXPLORED_NEW if post_id in pools.newest else EXPLORED_RANDOM, 0.0)
+        for post_id in drawn.posts
+        if post_id in live_filter.known and post_id not in present and post_id not in wish.exclude
+    ]
+    entries, propensities = exploration.place(entries, drawn, allowed)
     reason = recommended.reason
     if not any(tier in RECOMMENDING_TIERS for tier in tiers):
         reason = "not_configured" if arm is None else "experiment_arm"

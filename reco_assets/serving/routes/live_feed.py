@@ -12,11 +12,11 @@ from uuid import UUID
 from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
 from pydantic_core import to_json
 
-from reco_assets.serving.identity import SOCKET_PROTOCOL, acting_session
-from reco_assets.serving.problems import Problem, error_response
+from reco_assets.serving.http.identity import SOCKET_PROTOCOL, acting_session
+from reco_assets.serving.http.problems import Problem, error_response
 
 if TYPE_CHECKING:
-    from reco_assets.serving.feed_changes import Message
+    from reco_assets.serving.realtime.feed_changes import Message
     from reco_assets.serving.service import Clock, Service
 
 router = APIRouter(tags=["feeds"])

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from reco_assets.errors import BadInput, RecoError
-from reco_assets.serving.logs import current_request_id
+from reco_assets.serving.monitoring.logs import current_request_id
 
 log = logging.getLogger(__name__)
 

@@ -24,8 +24,8 @@ from uuid import UUID
 from zlib import crc32
 
 from reco_assets.errors import BadInput
-from reco_assets.serving.exploration import Propensities
-from reco_assets.serving.feed_list import KINDS, Entry, Origin
+from reco_assets.serving.feeds.exploration import Propensities
+from reco_assets.serving.feeds.lists import KINDS, Entry, Origin
 
 VERSION: Final = 1
 LONGEST: Final = 16_384

@@ -12,14 +12,14 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from reco_assets.errors import BadInput
-from reco_assets.serving import cursor as cursors
-from reco_assets.serving.feed_answer import FeedAnswer, answer_body
-from reco_assets.serving.feed_list import Entry
-from reco_assets.serving.feed_parameters import FeedParameters, documentation, read_parameters
-from reco_assets.serving.feed_search import new_list
-from reco_assets.serving.identity import acting_user
-from reco_assets.serving.live_filter import LiveFilter, Wish
-from reco_assets.serving.problems import Problem, documented
+from reco_assets.serving.feeds import cursor as cursors
+from reco_assets.serving.feeds.answer import FeedAnswer, answer_body
+from reco_assets.serving.feeds.lists import Entry
+from reco_assets.serving.feeds.live_filter import LiveFilter, Wish
+from reco_assets.serving.feeds.parameters import FeedParameters, documentation, read_parameters
+from reco_assets.serving.feeds.search import new_list
+from reco_assets.serving.http.identity import acting_user
+from reco_assets.serving.http.problems import Problem, documented
 
 if TYPE_CHECKING:
     from uuid import UUID

@@ -12,9 +12,9 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from reco_assets.errors import RecoError
-from reco_assets.serving.identity import acting_user
-from reco_assets.serving.incoming_events import CheckedEvents, EventError, EventReader
-from reco_assets.serving.problems import Problem, documented
+from reco_assets.serving.events.incoming_events import CheckedEvents, EventError, EventReader
+from reco_assets.serving.http.identity import acting_user
+from reco_assets.serving.http.problems import Problem, documented
 from reco_assets.serving.service import Service
 from reco_assets.settings import Settings
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from reco_assets.errors import RecoError
-from reco_assets.serving.feed_list import TRENDING, Entry
+from reco_assets.serving.feeds.lists import TRENDING, Entry
 from reco_assets.settings import Settings
 from reco_assets.store import pool_queries
 from reco_assets.store.feed_queries import PostFacts

@@ -16,9 +16,9 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal
 
 from reco_assets.errors import CorruptArtifact, MissingUpstream, RecoError
-from reco_assets.serving.feed_changes import FeedChanges
-from reco_assets.serving.generation_watch import GenerationWatch, translated
-from reco_assets.serving.loaded_model import LoadedModel, load_model
+from reco_assets.serving.realtime.feed_changes import FeedChanges
+from reco_assets.serving.realtime.generation_watch import GenerationWatch, translated
+from reco_assets.serving.realtime.loaded_model import LoadedModel, load_model
 from reco_assets.settings import Settings
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from reco_assets.errors import DatabaseUnreachable
-from reco_assets.serving.feed_list import PRECOMPUTED, REALTIME, Entry, Origin
-from reco_assets.serving.live_filter import SLACK, LiveFilter, Wish, complain, degraded_by
+from reco_assets.serving.feeds.lists import PRECOMPUTED, REALTIME, Entry, Origin
+from reco_assets.serving.feeds.live_filter import SLACK, LiveFilter, Wish, complain, degraded_by
 from reco_assets.store.feed_queries import UserList, user_list
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from reco_assets.errors import (
     StorageFull,
 )
 from reco_assets.serving.database import Database
-from reco_assets.serving.metrics import Metrics
+from reco_assets.serving.monitoring.metrics import Metrics
 from reco_assets.settings import Settings
 from reco_assets.store.event_writes import (
     EventTable,

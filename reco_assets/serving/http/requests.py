@@ -11,9 +11,9 @@ from uuid import uuid4
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from reco_assets.serving.logs import set_request_id
-from reco_assets.serving.metrics import Metrics
-from reco_assets.serving.problems import internal_error, route_of
+from reco_assets.serving.http.problems import internal_error, route_of
+from reco_assets.serving.monitoring.logs import set_request_id
+from reco_assets.serving.monitoring.metrics import Metrics
 
 log = logging.getLogger(__name__)
 

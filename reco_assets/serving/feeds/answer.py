@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
-from reco_assets.serving.feed_list import (
+from reco_assets.serving.feeds.lists import (
     EXPLORED_NEW,
     EXPLORED_RANDOM,
     KINDS,
@@ -15,7 +15,7 @@ from reco_assets.serving.feed_list import (
     Origin,
     count_sources,
 )
-from reco_assets.serving.live_filter import LiveFilter
+from reco_assets.serving.feeds.live_filter import LiveFilter
 
 Source = Literal[
     "ml_recommendations",

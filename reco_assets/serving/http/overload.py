@@ -4,8 +4,8 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from reco_assets.serving.metrics import Metrics
-from reco_assets.serving.problems import RETRY_AFTER_S, error_response
+from reco_assets.serving.http.problems import RETRY_AFTER_S, error_response
+from reco_assets.serving.monitoring.metrics import Metrics
 
 _ALWAYS_ANSWERED: Final = ("/api/health/live", "/api/health/ready", "/metrics")
 """Who looks after the service needs answers just then."""

@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 
 from pydantic_core import from_json, to_json
 
-from reco_assets.serving.problems import Problem
+from reco_assets.serving.http.problems import Problem
 from reco_assets.settings import Settings
 from reco_assets.store.event_writes import NewEvent
 

@@ -1,0 +1,1 @@
+"""Events on their way in: read and bounded, then committed in groups."""

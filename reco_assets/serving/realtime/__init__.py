@@ -1,0 +1,1 @@
+"""Recommendations from live votes: the day's model, the events since, and who is told of changes."""
