@@ -13,7 +13,8 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from reco_assets.serving.realtime.recommendations import LiveList, Realtime, live_votes_thread
+from reco_assets.serving.realtime import live_votes_thread
+from reco_assets.serving.realtime.recommendations import LiveList, Realtime
 from reco_assets.settings import Settings
 from reco_assets.store.database import create_engine_for, native_url
 from reco_assets_tests.serving.conftest import engine, settings, settings_for, template
