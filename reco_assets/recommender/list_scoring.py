@@ -151,7 +151,7 @@ def _sum_votes(
         for p in range(np.uint64(bounds[j, 0]), np.uint64(bounds[j, 1])):
             post, vote = vote_posts[p], similarity * values[p]
             posts[n_posts] = post
-            n_posts += (totals[post] == 0.0) & (vote > 0.0)
+            n_posts += (totals[post] == 0.0) & (vote != 0.0)
             totals[post] += vote
     return n_posts
 
@@ -183,7 +183,7 @@ def _recommend_to(
         for i in range(n_voted):
             post = posts[i]
             total = totals[post] * freshness[post] if closed[post] < stamp + row else 0.0
-            totals[post] = total
+            totals[post] = total if total > 0.0 else 0.0
             posts[n_open] = post
             n_open += total > 0.0
             highest = total if total > highest else highest

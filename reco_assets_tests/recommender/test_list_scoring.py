@@ -111,13 +111,13 @@ def test_popularity_too_small_for_a_score_is_left_out() -> None:
 def test_what_a_thread_keeps_never_reaches_the_next_list(monkeypatch: pytest.MonkeyPatch) -> None:
     masks = Masks.build(sp.csr_array(np.array([[1, 0, 0, 0, 0], [0, 0, 0, 0, 0]])))
 
-    def lists(masks: Masks = masks) -> list[list[int]]:
+    def lists(masks: Masks = masks, worst: float = 0.0) -> list[list[int]]:
         posts, _ = recommend_to(
             np.tile([0, 1], 100),  # several rows a chunk
             5,
             neighbors=np.array([[1], [0]], dtype=np.int32),
             similarities=np.ones((2, 1), dtype=np.float32),
-            votes=sp.csr_array(np.array([[5.0, 0, 4, 0, 1], [5, 4, 3, 2, 0]])),
+            votes=sp.csr_array(np.array([[5.0, 0, 4, worst, 1], [5, 4, 3, 2, worst]])),
             factors=PostFactors(np.ones(5), np.zeros(5)),
             blend=0.0,
             masks=masks,
@@ -128,6 +128,9 @@ def test_what_a_thread_keeps_never_reaches_the_next_list(monkeypatch: pytest.Mon
         return [first, second]
 
     assert lists() == lists() == [[1, 2, 3], [0, 2, 4]]
+    for worst in (np.nan, np.inf):  # a caller's mistake is not the next one's
+        lists(worst=worst)
+        assert lists() == [[1, 2, 3], [0, 2, 4]]
     masks.eligible[2] = False
     assert lists() == [[1, 3], [0, 4]]
     masks.eligible[2] = True
