@@ -54,6 +54,8 @@ _LONGEST_FIRST = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest, in one process as in several; the others keep their order."""
     places = {Path(__file__).parent / name: place for place, name in enumerate(_LONGEST_FIRST)}
+    if missing := [path.name for path in places if not path.exists()]:
+        raise pytest.UsageError(f"_LONGEST_FIRST names {missing}, which there is not (any more).")
     items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
