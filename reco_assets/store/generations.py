@@ -88,6 +88,12 @@ def generations_of(connection: sa.Connection, day: date) -> list[Generation]:
     return [Generation(**row) for row in connection.execute(query).mappings()]
 
 
+def newest_published_day(connection: sa.Connection) -> date | None:
+    """The newest partition that was ever live, whatever is live now; None before the first publication."""
+    query = sa.select(sa.func.max(table.c.partition_date))
+    return connection.scalar(query.where(table.c.status.in_(["live", "superseded"])))
+
+
 def record_refused(
     connection: sa.Connection, origin: Origin, *, message: str, n_users: int = 0, n_recommendations: int = 0
 ) -> UUID:

@@ -129,7 +129,8 @@ def publish(
     Args:
         engine: From `create_engine_for`.
         rows: No pair of user and post twice.
-        partition_date: The newest partition publishes; an equal one replaces.
+        partition_date: The newest partition publishes; an equal one replaces. After a rollback that is the
+            newest that was ever live, or the restored one again.
         generated_at: With time zone. Rows of absent users that expire later than this are kept.
         expires_at: When readers stop using the rows.
         model_version: Such as `collaborative_filtering_v7`.
@@ -193,14 +194,15 @@ class _Job:
             with connection.begin():
                 earlier_try = generations.generation(connection, self.shared.generation_id)
                 live = generations.live_generation(connection)
+                newest = generations.newest_published_day(connection)
             clear(connection, "Its publisher ended before the swap. The live generation was kept.")
             self.on_stage("cleared")
             if earlier_try is not None and earlier_try.status == "live":  # lost in the commit, which happened
                 return _published(earlier_try)
             if self.rollback is not None:
                 _check_still_live(self.rollback, live)
-            elif live is not None and self.origin.partition_date < live.partition_date:
-                return self._archive(connection, live)
+            elif live and newest and (message := _why_archived(self.origin.partition_date, live, newest)):
+                return self._archive(connection, message)
             with connection.begin():
                 table_clone.dependents(connection)  # refuse before the work, not after it
                 generations.record_building(connection, self.shared.generation_id, self.origin)
@@ -213,11 +215,7 @@ class _Job:
                     clear(connection, f"{type(error).__name__}: {error}", status=status)
                 raise
 
-    def _archive(self, connection: sa.Connection, live: Generation) -> Publication:
-        message = (
-            f"Partition {self.origin.partition_date} is older than the live one, {live.partition_date} "
-            f"(generation {live.id}), which was kept."
-        )
+    def _archive(self, connection: sa.Connection, message: str) -> Publication:
         n_users, n_rows = self.rows.count_users(), len(self.rows)
         with connection.begin():
             archived = generations.record_archived(
@@ -346,6 +344,26 @@ class _Job:
         generations.record_live(connection, self.shared.generation_id, **counts)
         self.on_stage("swapping")
         return method
+
+
+def _why_archived(day: date, live: Generation, newest: date) -> str:
+    """Why lists of that day do not replace what is live; empty if they do.
+
+    After a rollback a day between the restored one and the one that was rolled back is a day of the past
+    like before: a backfill of it must not undo what somebody has decided.
+    """
+    if day < live.partition_date:
+        return (
+            f"Partition {day} is older than the live one, {live.partition_date} (generation {live.id}), "
+            "which was kept."
+        )
+    if live.restored_from is not None and live.partition_date < day < newest:
+        return (
+            f"Partition {day} is older than {newest}, the newest that was ever live; {live.partition_date} "
+            f"(generation {live.id}), which a rollback made live again, was kept. `reco rollback --partition "
+            f"{day}` makes these lists live."
+        )
+    return ""
 
 
 def _check_still_live(rollback: Rollback, live: Generation | None) -> None:

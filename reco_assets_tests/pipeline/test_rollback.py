@@ -217,6 +217,23 @@ def test_the_next_days_run_replaces_them_and_the_bad_day_can_be_run_again(world:
     assert (live.partition_date, live.restored_from) == (next_day, None)
 
 
+def test_a_backfill_of_days_before_the_bad_one_is_archived_after_a_rollback_as_before(world: World) -> None:
+    between, newest = BAD_DAY + timedelta(days=1), BAD_DAY + timedelta(days=2)
+    run_pipeline(world.settings, newest, version=3, window_days=4)
+    world.roll_back()
+    archived = run_pipeline(world.settings, between, version=4, window_days=3)
+    assert archived.status == "archived"
+    assert f"older than {newest}, the newest that was ever live" in archived.message
+    assert world.live().restored_from == world.good.id
+    # The command that the message names; then the restored day is not "between" any more.
+    assert world.roll_back(between).live.partition_date == between
+    assert run_pipeline(world.settings, between, version=5, window_days=3).status == "live"
+    world.roll_back()
+    assert run_pipeline(world.settings, DAY, version=6, window_days=1).status == "live"
+    world.roll_back(between)
+    assert run_pipeline(world.settings, newest, version=7, window_days=4).status == "live"
+
+
 def test_a_rollback_can_be_taken_back(world: World) -> None:
     world.roll_back()
     done = world.roll_back(BAD_DAY)
