@@ -110,8 +110,11 @@ def roll_back(
 def _model_problem(storage: FileStorage, source: Generation) -> str:
     """Published lists need no model, live votes do: of the very files that made the lists."""
     directory = storage.model(source.partition_date)
-    if not directory.is_dir():
-        return f"{directory} is not there any more"
-    if artifact_digest(directory) != source.model_digest:
-        return f"{directory} was fitted again since"
+    try:
+        if not directory.is_dir():
+            return f"{directory} is not there any more"
+        if artifact_digest(directory) != source.model_digest:
+            return f"{directory} was fitted again since"
+    except (RecoError, OSError) as error:  # whatever is wrong with the model, the lists are not to wait for it
+        return str(error).rstrip(".")
     return ""

@@ -357,6 +357,16 @@ def test_a_model_that_is_gone_or_fitted_again_is_said(world: World) -> None:
     assert "was fitted again since" in world.roll_back().model_problem
 
 
+@pytest.mark.parametrize("broken", ["without a manifest", "unreadable"])
+def test_a_broken_model_does_not_hold_up_lists_that_need_none(world: World, broken: str) -> None:
+    manifest = world.storage.model(DAY) / "manifest.json"
+    manifest.unlink()
+    if broken == "unreadable":
+        manifest.mkdir()
+    assert str(manifest.parent) in world.roll_back().model_problem
+    assert world.live().partition_date == DAY
+
+
 @pytest.mark.parametrize("stage", ["recorded", "copied", "swapping", "swapped"])
 def test_killed_at_any_stage_one_whole_generation_is_live_and_the_next_try_ends_it(
     world: World, stage: str
