@@ -115,6 +115,6 @@ def _model_problem(storage: FileStorage, source: Generation) -> str:
             return f"{directory} is not there any more"
         if artifact_digest(directory) != source.model_digest:
             return f"{directory} was fitted again since"
-    except (RecoError, OSError) as error:  # whatever is wrong with the model, the lists are not to wait for it
+    except (RecoError, OSError) as error:  # the lists are not to wait for it
         return str(error).rstrip(".")
     return ""
