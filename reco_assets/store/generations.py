@@ -90,8 +90,9 @@ def generations_of(connection: sa.Connection, day: date) -> list[Generation]:
 
 def newest_published_day(connection: sa.Connection) -> date | None:
     """The newest partition that was ever live, whatever is live now; None before the first publication."""
-    query = sa.select(sa.func.max(table.c.partition_date))
-    return connection.scalar(query.where(table.c.status.in_(["live", "superseded"])))
+    query = sa.select(sa.func.max(table.c.partition_date)).where(table.c.status.in_(["live", "superseded"]))
+    newest: date | None = connection.scalar(query)
+    return newest
 
 
 def record_refused(
