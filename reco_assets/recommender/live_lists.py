@@ -157,12 +157,12 @@ class LiveState:
         return [] if user < 0 else self.post_ids.ids_of(self.rows.row(user).posts)
 
     def is_quick(self, user_id: bytes) -> bool:
-        """Whether `recommend` takes less than a millisecond: rows are not too long, neighbours are known."""
-        typical = len(self.rows.base.posts) / max(1, self.model.n_users_) * self.model.n_neighbors
-        if typical > _QUICK_ENTRIES:
-            return False
+        """Whether `recommend` takes less than a millisecond: neighbours are known, their rows are short."""
         user = self.user(user_id)
-        return user < 0 or self._is_as_in_the_fit(user) or self._found_before(user) is not None
+        if user < 0:
+            return True
+        known = self._known_neighbors(user)
+        return known is not None and self.rows.n_entries(known[0]) <= _QUICK_ENTRIES
 
     def recommend(self, user_id: bytes, n: int, *, closed: Iterable[bytes] = ()) -> LiveAnswer | None:
         """The best `n` posts for a user, without those in `closed`; None for a user without an event."""
@@ -216,9 +216,7 @@ class LiveState:
 
     def neighbors(self, user: int) -> tuple[Array, Array, bool]:
         """Users of the fit like this one, their similarities, and whether they were found anew."""
-        if self._is_as_in_the_fit(user):
-            return *_without_end(self.model.neighbors_[user], self.model.similarities_[user]), False
-        found = self._found_before(user)
+        found = self._known_neighbors(user)
         if found is None:
             posts, weights, times = self.rows.row(user)
             known = posts < self.model.n_posts_
@@ -227,9 +225,11 @@ class LiveState:
                 *self.model.neighbors_of(posts[known], weights[known], times[known], user_index=row)
             )
             self.neighbors_found.put(user, self.rows.version(user), *found)
-        return *found, True
+        return *found, not self._is_as_in_the_fit(user)
 
-    def _found_before(self, user: int) -> tuple[Array, Array] | None:
+    def _known_neighbors(self, user: int) -> tuple[Array, Array] | None:
+        if self._is_as_in_the_fit(user):
+            return _without_end(self.model.neighbors_[user], self.model.similarities_[user])
         return self.neighbors_found.get(user, self.rows.version(user))
 
     def _is_as_in_the_fit(self, user: int) -> bool:

@@ -71,6 +71,16 @@ class RowsView:
             part, entries = slice(self.base_indptr[user], self.base_indptr[user + 1]), self.base
         return Entries(*(array[part] for array in entries))
 
+    def n_entries(self, users: Array) -> int:
+        """How many entries the rows of (m,) users of the fit have together."""
+        slots = self.slot[users]
+        changed = slots >= 0
+        if not changed.any():
+            return int((self.base_indptr[users + 1] - self.base_indptr[users]).sum())
+        slots, users = slots[changed], users[~changed]
+        of_fit = self.base_indptr[users + 1] - self.base_indptr[users]
+        return int(of_fit.sum() + (self.end[slots] - self.begin[slots]).sum())
+
     def gather(self, users: Array, *, with_weights: bool = True) -> GatheredRows:
         """The rows of (m,) users of the fit, copied; without weights they are empty, and memory is spared."""
         changed_rows = (self.slot, self.begin, self.end)

@@ -304,6 +304,24 @@ def test_a_list_is_quick_unless_neighbours_have_to_be_found_or_their_rows_are_lo
     assert not state.is_quick(others[0])
 
 
+def test_how_long_the_rows_of_this_users_neighbours_are_decides_not_those_of_most_users(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Users 0 and 1 read the same hundred posts, fifty others one post each, in pairs."""
+    heavy = [(user, post, "view", 0.1) for user in (0, 1) for post in range(100)]
+    light = [(user, 100 + user // 2, "view", 0.1) for user in range(2, 52)]
+    log = make_log(heavy + light, n_users=52, n_posts=130, post_created_at=np.zeros(130, dtype=np.int64))
+    monkeypatch.setattr(live_lists, "_QUICK_ENTRIES", 99)
+    live = LiveVotes(daily_fit(log, DAY, **PLAIN, n_neighbors=1))
+    users = [log.user_ids[user].tobytes() for user in (0, 2)]
+    assert [live.tick(2 * DAY)[0].is_quick(user) for user in users] == [False, True]
+    # The neighbour of user 2 reads as much.
+    reads = np.full(100, TYPES.index("view"), np.int8), np.full(100, round(2.5 * DAY))
+    live.add(EventBatch(np.repeat(log.user_ids[3:4], 100, axis=0), log.post_ids[:100], *reads))
+    state, _ = live.tick(3 * DAY)
+    assert [state.is_quick(user) for user in users] == [False, False]
+
+
 def test_an_event_counts_from_the_first_tick_after_its_time() -> None:
     live = small()
     live.add(event(1, 2, 1.5))
