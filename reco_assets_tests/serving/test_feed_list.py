@@ -40,6 +40,12 @@ def test_a_post_of_two_tiers_stands_once_in_the_better_one() -> None:
     ]
 
 
+def test_a_post_that_a_tier_lists_twice_stands_where_it_came_first() -> None:
+    twice = [("a", PRECOMPUTED, 2.0), ("b", PRECOMPUTED, 1.5), ("a", PRECOMPUTED, 1.0)]
+    for slots in ({}, {PRECOMPUTED: 3}):
+        assert put_together({PRECOMPUTED: twice}, slots, 9) == twice[:2]
+
+
 def test_posts_that_must_not_be_in_it_are_not() -> None:
     assert posts({PRECOMPUTED: entries(PRECOMPUTED, *"abc")}, {}, 9, without=["b"]) == "ac"
 

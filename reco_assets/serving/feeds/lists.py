@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Final, NamedTuple
 
 from reco_assets.serving.feeds.exploration import Propensities
@@ -78,7 +79,7 @@ def put_together(
     """
     taken = set(without)
     if not slots or not any(kind in tiers for kind in slots):
-        return _first(tiers.values(), n, taken)
+        return list(islice(_chained(tiers.values(), taken), n))
     ordinary = _chained(tiers.values(), taken)
     reserved = _reserved(slots)
     # A reserved tier's own posts wait for its positions; the chain takes what is left when they are gone.
@@ -122,15 +123,3 @@ def _chained(lists: Iterable[Iterable[Entry]], taken: set[str]) -> Iterator[Entr
             if entry[0] not in taken:
                 taken.add(entry[0])
                 yield entry
-
-
-def _first(lists: Iterable[Sequence[Entry]], n: int, taken: set[str]) -> list[Entry]:
-    """As the first `n` of `_chained`, in as few steps as possible: every feed comes through here."""
-    first: list[Entry] = []
-    for entries in lists:
-        if len(first) >= n:
-            break
-        if first:
-            taken.update([entry[0] for entry in first])
-        first += {entry[0]: entry for entry in entries if entry[0] not in taken}.values()
-    return first[:n]
