@@ -18,6 +18,7 @@ from reco_assets.checks.on_raw_interactions import (
     interactions_have_a_valid_schema,
 )
 from reco_assets.checks.on_user_knn_model import model_is_not_worse_than_popularity
+from reco_assets.pipeline.noting_executor import noting_executor
 from reco_assets.resources.mlflow_tracking import ModelRegistry, mlflow_run
 from reco_assets.resources.postgres import PostgresResource
 from reco_assets.resources.storage import FileStorage
@@ -57,5 +58,5 @@ defs = dg.Definitions(
     sensors=[*alert_sensors, lost_run_watch],
     # The chain is linear and its steps use all cores themselves; a process per step would cost about
     # seven seconds each and gain nothing.
-    executor=dg.in_process_executor,
+    executor=noting_executor,
 )

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import click
 import dagster as dg
@@ -91,15 +92,18 @@ def dagster_instance() -> Iterator[dg.DagsterInstance]:
 
 
 def close_dead_runs(instance: dg.DagsterInstance) -> int:
-    """Close the runs of killed commands on this machine; returns how many.
+    """Close the runs on this machine whose process was killed; returns how many.
 
     Nobody else would for hours, and meanwhile they take the places of the daemon's queue.
     """
     unfinished = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
     closed = 0
     for run in instance.get_runs(dg.RunsFilter(statuses=unfinished)):
-        process = run.tags.get(PROCESS_TAG)
-        if process is None or not is_gone(process):
+        if not is_gone(run.run_id, run.tags.get(PROCESS_TAG)):
+            continue
+        # It may have ended between the two questions: it wrote its status before it was gone.
+        again = instance.get_run_by_id(run.run_id)
+        if again is None or again.status not in unfinished:
             continue
         instance.report_run_failed(run, "The process of this run is gone: it was killed. Run the day again.")
         closed += 1
@@ -199,15 +203,17 @@ def _materialize(
         defs, dg.Definitions(loggers={"progress": progress})
     ).resolve_implicit_global_asset_job_def()
     partition: dict[str, Any] = {"partition_key": str(first)} if first == last else {}
+    run_id = str(uuid4())
     tags = {} if first == last else {_RANGE_START: str(first), _RANGE_END: str(last)}
     try:
         return job.execute_in_process(
             instance=instance,
+            run_id=run_id,
             asset_selection=[dg.AssetKey(name) for name in selection],
             run_config={"loggers": {"progress": {"config": {}}}} | _only(selection, run_config or {}),
             raise_on_error=False,
             # A command that was killed is not started again behind its user's back.
-            tags=tags | {PROCESS_TAG: this_process(), "dagster/max_retries": "0"},
+            tags=tags | {PROCESS_TAG: this_process(run_id), "dagster/max_retries": "0"},
             **partition,
         )
     except dg.DagsterInvalidConfigError as error:

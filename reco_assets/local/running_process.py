@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 PROCESS_TAG: Final = "reco/process"
-"""On runs that a `reco` command executes itself: `this_process()` of the command."""
+"""On a run, from when a process executes it: `this_process` of that process."""
 
 _NO_PROC: Final = 0
 """The start of a living process where there is no /proc: all are taken for the one that was noted."""
@@ -26,29 +26,24 @@ def start_of(pid: int) -> int | None:
     return None if state in "ZX" else int(fields[18])
 
 
-def began_after(start: int, moment: float) -> bool:
-    """Whether a process with that start began later than `moment`, in seconds since 1970.
+def this_process(run_id: str) -> str:
+    """The run, and host, pid and start of this process, which executes it.
 
-    Times of day are rough, ten seconds are left to them.
+    A run that is started again takes the tags of the one before along: hence the run.
     """
-    if start == _NO_PROC:
+    return f"{run_id}:{socket.gethostname()}:{os.getpid()}:{start_of(os.getpid())}"
+
+
+def is_gone(run_id: str, noted: str | None) -> bool:
+    """Whether the process that `this_process` noted for the run has ended.
+
+    False where nobody here can tell: nothing is noted (yet), another run's process, or one of another host. A
+    container has its own processes and, unless it is set, a host name of its own.
+    """
+    of_run, *process = (noted or "").split(":")
+    if of_run != run_id or len(process) != 3:
         return False
-    boot = next(
-        int(line.split()[1])
-        for line in Path("/proc/stat").read_text().splitlines()
-        if line.startswith("btime")
-    )
-    return boot + start / os.sysconf("SC_CLK_TCK") > moment + 10
-
-
-def this_process() -> str:
-    """Host, pid and start of this process."""
-    return f"{socket.gethostname()}:{os.getpid()}:{start_of(os.getpid())}"
-
-
-def is_gone(noted: str) -> bool:
-    """Whether what `this_process` noted has ended; False for a process of another host."""
-    host, pid, start = noted.rsplit(":", 2)
+    host, pid, start = process
     return host == socket.gethostname() and str(start_of(int(pid))) != start
 
 

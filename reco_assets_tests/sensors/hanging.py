@@ -4,6 +4,7 @@ import time
 
 import dagster as dg
 
+from reco_assets.pipeline.noting_executor import noting_executor
 from reco_assets.sensors import alert_sensors
 from reco_assets.sensors.lost_run_watch import lost_run_watch
 
@@ -17,5 +18,5 @@ defs = dg.Definitions(
     assets=[user_knn_model],
     jobs=[dg.define_asset_job("daily_recommendations", selection="*")],
     sensors=[*alert_sensors, lost_run_watch],
-    executor=dg.in_process_executor,
+    executor=noting_executor,
 )

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from dagster._daemon.sensor import execute_sensor_iteration
 from dagster._grpc.client import DagsterGrpcClient
 
 from reco_assets.local.processes import free_port
-from reco_assets.local.running_process import PROCESS_TAG, began_after, start_of, this_process
+from reco_assets.local.running_process import PROCESS_TAG, start_of
 from reco_assets.sensors.lost_run_watch import lost_run_watch
 from reco_assets_tests.sensors.conftest import App, Ticker
 from reco_assets_tests.sensors.pipelines import DAY
@@ -162,12 +163,13 @@ def test_a_run_that_outlives_its_code_server_is_left_alone(
     assert daemon.status(run_id) == "FAILURE"
 
 
-def test_a_run_of_a_killed_command_is_failed_too_and_what_nobody_can_judge_is_not(
+def test_whose_process_is_gone_is_failed_and_what_nobody_here_can_judge_is_not(
     instance: dg.DagsterInstance,
 ) -> None:
     child = subprocess.Popen([sys.executable, "-c", "pass"])
     child.wait()
-    host = this_process().split(":")[0]
+    host, own_start = socket.gethostname(), start_of(os.getpid())
+    assert own_start
 
     @dg.job
     def job() -> None: ...
@@ -178,23 +180,34 @@ def test_a_run_of_a_killed_command_is_failed_too_and_what_nobody_can_judge_is_no
         instance.report_dagster_event(event, run_id)
         return run_id
 
-    killed = started({PROCESS_TAG: f"{host}:{child.pid}:12345"})
-    others = [started({PROCESS_TAG: this_process()}), started({PROCESS_TAG: "another-host:1:1"}), started({})]
+    def executed_by(process: str) -> str:
+        run_id = started({})
+        instance.add_run_tags(run_id, {PROCESS_TAG: f"{run_id}:{process}"})
+        return run_id
+
+    killed = executed_by(f"{host}:{child.pid}:12345")
+    pid_used_again = executed_by(f"{host}:{os.getpid()}:{own_start - 1}")
+    others = {
+        "alive": executed_by(f"{host}:{os.getpid()}:{own_start}"),
+        "another host's, the pid is nobody's here": executed_by(f"another-host:{child.pid}:12345"),
+        "another host's, the pid is somebody else's here": executed_by(f"another-host:{os.getpid()}:1"),
+        "the tags are those of the run before": started({PROCESS_TAG: f"{killed}:{host}:{child.pid}:12345"}),
+        "noted by an older version": started({PROCESS_TAG: f"{host}:{child.pid}:12345"}),
+        "nothing is noted yet": started({}),
+    }
     watch = Ticker(lost_run_watch, instance)
     assert watch.tick() == "All runs are alive."
-    assert "Failed 1 runs" in watch.tick()
+    assert "Failed 2 runs" in watch.tick()
+    assert watch.tick() == "All runs are alive."
     failed = instance.get_run_ids(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
-    assert list(failed) == [killed]
-    assert set(instance.get_run_ids(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))) == {*others}
+    assert set(failed) == {killed, pid_used_again}
+    alive = instance.get_run_ids(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+    assert [why for why, run_id in others.items() if run_id not in alive] == []
 
 
-def test_a_pid_that_is_used_again_is_another_process() -> None:
-    start = start_of(os.getpid())
-    assert start
-    assert not began_after(start, time.time())
-    assert began_after(start, time.time() - 1e7)
+def test_a_zombie_is_not_running() -> None:
     child = subprocess.Popen([sys.executable, "-c", "pass"])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert start_of(child.pid) is None  # a zombie is not running
+    assert start_of(child.pid) is None
     child.wait()
     assert start_of(child.pid) is None
