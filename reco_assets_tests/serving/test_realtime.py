@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -17,7 +17,7 @@ from reco_assets.serving.realtime import live_votes_thread
 from reco_assets.serving.realtime.recommendations import LiveList, Realtime
 from reco_assets.settings import Settings
 from reco_assets.store.database import create_engine_for, native_url
-from reco_assets_tests.serving.conftest import engine, settings, settings_for, template
+from reco_assets_tests.serving.conftest import SOON_S, engine, settings, settings_for, soon, template
 from reco_assets_tests.serving.fitted_world import (
     DAY,
     MORNING,
@@ -54,7 +54,7 @@ class Live:
 
     def at(self, moment: datetime) -> "Live":
         self.clock.now = moment
-        assert self.tier.catch_up(30)
+        assert self.tier.catch_up(SOON_S)
         return self
 
     def list_of(self, number: int, *, closed: tuple[UUID, ...] = ()) -> list[UUID]:
@@ -85,13 +85,6 @@ def running(settings: Settings, now: datetime = MORNING) -> Iterator[Live]:
         yield live.at(now)
     finally:
         live.close()
-
-
-def soon(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return condition()
 
 
 def test_a_post_of_today_is_recommended_as_soon_as_a_neighbour_has_read_it(
@@ -238,9 +231,9 @@ def test_a_new_generation_takes_over_by_itself_and_open_pages_are_told(
         live.clock.now = MORNING + timedelta(days=1)
         assert soon(lambda: live.tier.day == date(2026, 11, 20))
         assert live.tier.model_version == "collaborative_filtering_v2"
-        message = live.loop.run_until_complete(asyncio.wait_for(page.get(), 10))
+        message = live.loop.run_until_complete(asyncio.wait_for(page.get(), SOON_S))
         while message is not None and message["reason"] == "your_events":
-            message = live.loop.run_until_complete(asyncio.wait_for(page.get(), 10))
+            message = live.loop.run_until_complete(asyncio.wait_for(page.get(), SOON_S))
         assert message == {
             "type": "feed_changed",
             "reason": "new_generation",
@@ -264,7 +257,7 @@ def test_a_page_is_told_when_the_users_own_events_change_the_top_and_only_then(
         add_events(engine, [(5, 3, MORNING)])
         live.at(MORNING + timedelta(seconds=3))
         assert live.list_of(5)[0] == post(4)
-        message = live.loop.run_until_complete(asyncio.wait_for(convert.get(), 10))
+        message = live.loop.run_until_complete(asyncio.wait_for(convert.get(), SOON_S))
         assert message is not None
         assert message["reason"] == "your_events"
         assert follower.empty()
@@ -303,6 +296,34 @@ def test_without_the_database_it_goes_on_with_what_it_knows_and_says_that_it_is_
             add_events(engine, [(2, 6, MORNING + timedelta(seconds=59))])
             assert soon(lambda: live.list_of(1)[0] == post(6))
             assert (live.tier.state, live.tier.reason) == ("ready", "")
+        engine.dispose()
+
+
+def test_a_state_that_cannot_be_made_during_an_outage_does_not_end_the_thread(
+    open_tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reco_assets.recommender.live_votes import LiveVotes
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with own_server(open_tmp_path / "server") as server:
+        here = settings_for(server.url, storage_dir=open_tmp_path / "storage", realtime_tick_s=0.1)
+        engine = create_engine_for(here)
+        make_readers(engine)
+        run_pipeline(here)
+        with running(here) as live:
+            with monkeypatch.context() as patch:
+                patch.setattr(LiveVotes, "tick", broken)
+                server.kill()
+                live.at(MORNING + timedelta(minutes=1))  # who waits is not left waiting
+                assert "ZeroDivisionError" in live.tier.reason
+                assert live.list_of(1)
+            server.start()
+            add_events(engine, [(2, 5, MORNING + timedelta(seconds=59))])
+            live.at(MORNING + timedelta(minutes=1))
+            assert soon(lambda: live.at(live.clock.now).tier.state == "ready")
+            assert live.list_of(1)[0] == post(5)
         engine.dispose()
 
 

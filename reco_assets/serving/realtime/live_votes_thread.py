@@ -193,14 +193,17 @@ class LiveVotesThread:
     def _after_failure(self, error: Exception) -> float:
         """Say so, go on with what is known, and try again with a new connection; returns when."""
         self._watch.disconnect()
-        if not isinstance(error, RecoError):
-            log.error("live votes: a step failed", exc_info=error)
+        if isinstance(error, RecoError):
             self._say(*_reasons(error))
-            return _RETRY_S
+            try:
+                if self._loaded is not None:
+                    self._tick(self._loaded)
+                return _RECONNECT_S
+            except Exception as another:  # nothing may end this thread
+                error = another
+        log.error("live votes: a step failed", exc_info=error)
         self._say(*_reasons(error))
-        if self._loaded is not None:
-            self._tick(self._loaded)
-        return _RECONNECT_S
+        return _RETRY_S
 
     def _follow(self, live: "LiveModel | None") -> None:
         """Begin to load what is live, unless it is loaded, being loaded, or has just failed."""
