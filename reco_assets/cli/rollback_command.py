@@ -1,12 +1,13 @@
 """`reco rollback`: an earlier day's lists, live again."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from reco_assets.pipeline.rollback import RolledBack
+    from reco_assets.pipeline.rollback import ArchivedDay, RolledBack
     from reco_assets.settings import Settings
 
 
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
 def command(partition: datetime | None) -> None:
     """Put the archived lists of an earlier day live again, after bad ones went out.
 
-    Without --partition it changes nothing and shows the days that there are. The lists go the way of any
-    publication: swapped in at once, without posts and users that are gone or hidden by now and without posts
-    read since. The service computes live votes with that day's model, and `champion` marks it. The next
-    nightly run replaces the lists as usual; see "Bad lists went out" in docs/operations.md.
+    Without --partition it changes nothing and shows the days that there are, and why some cannot be used.
+    The lists go the way of any publication: swapped in at once, without posts and users that are gone or
+    hidden by now and without posts read since. The service computes live votes with that day's model, and
+    `champion` marks it. The next nightly run replaces the lists as usual; see "Bad lists went out" in
+    docs/operations.md.
 
     \b
     reco rollback                            which days can be live again
@@ -44,14 +46,7 @@ def command(partition: datetime | None) -> None:
         try:
             storage.check_database(postgres.identity())
             if partition is None:
-                days = archived_days(engine, storage)
-                for each in days:
-                    click.echo(
-                        f"{each.partition_date}  {each.status:<10} {each.model_version}  "
-                        f"{each.n_recommendations:,} rows for {each.n_users:,} users, "
-                        f"made {each.created_at:%Y-%m-%d %H:%M} UTC"
-                    )
-                click.echo("Nothing was changed." if days else "No lists are archived. Run `reco run` first.")
+                _show(archived_days(engine, storage))
                 return
             done = roll_back(
                 engine,
@@ -71,6 +66,18 @@ def command(partition: datetime | None) -> None:
                 )
         finally:
             engine.dispose()
+
+
+def _show(days: "Sequence[ArchivedDay]") -> None:
+    for each in days:
+        if (made := each.source) is None:
+            click.echo(f"{each.day}  unusable   {each.problem}")
+            continue
+        click.echo(
+            f"{each.day}  {made.status:<10} {made.model_version}  {made.n_recommendations:,} rows for "
+            f"{made.n_users:,} users, made {made.created_at:%Y-%m-%d %H:%M} UTC"
+        )
+    click.echo("Nothing was changed." if days else "No lists are archived. Run `reco run` first.")
 
 
 def _say_what_was_done(done: "RolledBack", settings: "Settings") -> None:

@@ -1,6 +1,8 @@
 """The files of all lists, a Parquet file a day: written before anything is published, read by a rollback."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -50,8 +52,10 @@ def write_archive(path: Path, users: Array, posts: Array, lists: RecommendationL
     return sha256_of(path)
 
 
-def read_archive(path: Path, day: date, on_record: list[Generation]) -> tuple[Generation, RecommendationRows]:
-    """The rows of the file and the generation they were made for, the newest that has just these bytes.
+def generation_of_archive(path: Path, day: date, on_record: list[Generation]) -> Generation:
+    """The generation that the file's lists were made for, the newest that has just these bytes.
+
+    Reads the file piece by piece and decodes nothing.
 
     Args:
         path: of the file.
@@ -64,33 +68,53 @@ def read_archive(path: Path, day: date, on_record: list[Generation]) -> tuple[Ge
             cut off, or of a version that did not note their digest.
         PublicationRefused: a check refused these lists, or their publication failed.
     """
-    again = f"`reco run --partition {day}` makes them again"
-    try:
+    with _reading(path, day):
+        digest = sha256_of(path)
+    return _made_for(path, day, digest, on_record)
+
+
+def read_archive(path: Path, day: date, on_record: list[Generation]) -> tuple[Generation, RecommendationRows]:
+    """`generation_of_archive` and the rows, of the same bytes even if the file is replaced meanwhile."""
+    with _reading(path, day):
         content = path.read_bytes()
+    source = _made_for(path, day, hashlib.sha256(content).hexdigest(), on_record)
+    return source, _rows(content)
+
+
+@contextmanager
+def _reading(path: Path, day: date) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise MissingUpstream(
             f"No archived lists of {day}: there is no {path}. `reco rollback` shows the days that there are; "
-            f"{again}. Lists are kept for RECO_ARCHIVE_DAYS."
+            f"{_again(day)}. Lists are kept for RECO_ARCHIVE_DAYS."
         ) from None
     except OSError as error:
-        raise CorruptArtifact(f"{path} cannot be read ({error.strerror}). {again}.") from error
-    digest = hashlib.sha256(content).hexdigest()
+        raise CorruptArtifact(f"{path} cannot be read ({error.strerror}). {_again(day)}.") from error
+
+
+def _made_for(path: Path, day: date, digest: str, on_record: list[Generation]) -> Generation:
     made = [each for each in on_record if each.lists_digest == digest and each.restored_from is None]
     source = next((each for each in made if each.status in _WENT_LIVE_OR_COULD), None)
-    if source is None and made:
+    if source is not None:
+        return source
+    if made:
         raise PublicationRefused(
             f"The archived lists of {day} were never fit to be live: {made[0].status} "
-            f"({made[0].message or 'without a message'}). Choose another day; {again}."
+            f"({made[0].message or 'without a message'}). Choose another day; {_again(day)}."
         )
-    if source is None:
-        known = sorted({each.lists_digest[:12] for each in on_record if each.lists_digest})
-        recorded = f"on record are {', '.join(known)}" if known else "none is on record"
-        raise CorruptArtifact(
-            f"{path} is not what any publication of {day} was made from: its SHA-256 begins with "
-            f"{digest[:12]}, {recorded}. It is damaged, or was written by a run that did not finish, or "
-            f"before digests were kept. Choose another day; {again}."
-        )
-    return source, _rows(content)
+    known = sorted({each.lists_digest[:12] for each in on_record if each.lists_digest})
+    recorded = f"on record are {', '.join(known)}" if known else "none is on record"
+    raise CorruptArtifact(
+        f"{path} is not what any publication of {day} was made from: its SHA-256 begins with "
+        f"{digest[:12]}, {recorded}. It is damaged, or was written by a run that did not finish, or "
+        f"before digests were kept. Choose another day; {_again(day)}."
+    )
+
+
+def _again(day: date) -> str:
+    return f"`reco run --partition {day}` makes them again"
 
 
 def _rows(content: bytes) -> RecommendationRows:

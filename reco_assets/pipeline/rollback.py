@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from reco_assets.errors import RecoError
-from reco_assets.pipeline.archived_lists import read_archive
+from reco_assets.errors import MissingUpstream, RecoError
+from reco_assets.pipeline.archived_lists import generation_of_archive, read_archive
 from reco_assets.recommender.artifact import artifact_digest
 from reco_assets.resources.storage import FileStorage
 from reco_assets.store.database import transaction
@@ -40,8 +40,22 @@ class RolledBack:
     model_problem: str
 
 
-def archived_days(engine: "Engine", storage: FileStorage) -> Sequence[Generation]:
-    """The generations that can be live again: their very lists are archived. One a day, newest first."""
+@dataclass(frozen=True)
+class ArchivedDay:
+    """A day whose lists are archived.
+
+    Attributes:
+        source: The generation that they were made for; None if they cannot be live again.
+        problem: Why they cannot; empty if they can.
+    """
+
+    day: date
+    source: Generation | None
+    problem: str = ""
+
+
+def archived_days(engine: "Engine", storage: FileStorage) -> Sequence[ArchivedDay]:
+    """The days on record that have a file of lists, whatever state it is in, the newest first."""
     with transaction(engine) as connection:
         newest = list_generations(connection, limit=_LOOKED_THROUGH)
         days = sorted({each.partition_date for each in newest}, reverse=True)
@@ -49,9 +63,12 @@ def archived_days(engine: "Engine", storage: FileStorage) -> Sequence[Generation
     found = []
     for day in days:
         try:
-            found.append(read_archive(storage.recommendations(day), day, on_record[day])[0])
-        except RecoError:
+            source = generation_of_archive(storage.recommendations(day), day, on_record[day])
+            found.append(ArchivedDay(day, source))
+        except MissingUpstream:  # removed after RECO_ARCHIVE_DAYS, or never written
             continue
+        except RecoError as error:
+            found.append(ArchivedDay(day, None, str(error)))
     return found
 
 

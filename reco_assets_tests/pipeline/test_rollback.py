@@ -242,14 +242,26 @@ def test_a_rollback_can_be_taken_back(world: World) -> None:
     assert live_pairs(world.engine) == world.bad_pairs
 
 
-def test_what_can_be_live_again_is_shown_and_nothing_else(world: World) -> None:
-    found = archived_days(world.engine, world.storage)
-    assert [(each.partition_date, each.status) for each in found] == [(BAD_DAY, "live"), (DAY, "superseded")]
+def test_each_archived_day_is_shown_with_what_it_is_or_why_it_cannot_be_used(world: World) -> None:
+    def sources() -> list[Any]:
+        return [(each.day, each.source and each.source.id) for each in archived_days(engine, world.storage)]
+
+    engine = world.engine
+    both = [(BAD_DAY, world.bad.id), (DAY, world.good.id)]
+    assert sources() == both
     world.roll_back()  # its record is not the lists' own
-    assert [each.id for each in archived_days(world.engine, world.storage)] == [world.bad.id, world.good.id]
+    assert sources() == both
     world.storage.recommendations(DAY).write_bytes(b"something else")
     world.storage.recommendations(BAD_DAY).unlink()
-    assert archived_days(world.engine, world.storage) == []
+    [damaged] = archived_days(engine, world.storage)
+    assert (damaged.day, damaged.source) == (DAY, None)
+    assert "on record are" in damaged.problem
+
+
+def test_lists_of_before_digests_were_kept_are_shown_as_such(world: World) -> None:
+    run_sql(world.engine, "UPDATE recommendation_generations SET lists_digest = NULL")
+    shown = archived_days(world.engine, world.storage)
+    assert [each.day for each in shown if "before digests were kept" in each.problem] == [BAD_DAY, DAY]
 
 
 def test_without_an_archive_it_says_where_it_looked_and_what_to_do(world: World) -> None:
