@@ -35,6 +35,24 @@ def test_a_page_hears_of_changes_and_connects_again(visit: Open, service: Runnin
     assert tab.problems == []
 
 
+def test_what_stopped_listening_leaves_nothing_behind(visit: Open, service: RunningService, app: App) -> None:
+    tab = visit(app.user)
+    protocol = tab.page.context.new_cdp_session(tab.page)
+
+    def n_listeners() -> int:
+        window = protocol.send("Runtime.evaluate", {"expression": "window"})["result"]["objectId"]
+        listeners = protocol.send("DOMDebugger.getEventListeners", {"objectId": window})["listeners"]
+        return len(listeners)
+
+    before = n_listeners()
+    tab.page.evaluate(_LISTEN)
+    tab.until(lambda: len(service.service.realtime.changes) == 1)
+    assert n_listeners() == before + 1
+    tab.page.evaluate("() => page.stop()")
+    tab.until(lambda: len(service.service.realtime.changes) == 0)
+    assert n_listeners() == before
+
+
 def test_closing_the_client_ends_the_connection(visit: Open, service: RunningService, app: App) -> None:
     tab = visit(app.user)
     tab.page.evaluate(_LISTEN)

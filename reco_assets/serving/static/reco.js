@@ -243,12 +243,12 @@ export function createReco({ endpoint = "", userId, token, onError = () => {} } 
   function live(callback) {
     let socket;
     let tries = 0;
-    let over = false;
-    const retry = () => over || setTimeout(connect, 1e3 + backoff(tries++));
+    const on = new AbortController();
+    const retry = () => on.signal.aborted || setTimeout(connect, 1e3 + backoff(tries++));
     async function connect() {
       try {
         await renewed();
-        if (over) return;
+        if (on.signal.aborted) return;
         const url = new URL(base + "/api/feeds/live" + (userId ? "?user_id=" + userId : ""), location.href);
         socket = new WebSocket(url.href.replace("http", "ws"), bearer ? ["reco.bearer", bearer] : []);
         socket.onclose = retry;
@@ -256,18 +256,18 @@ export function createReco({ endpoint = "", userId, token, onError = () => {} } 
           if (tries) callback({ type: "reconnected" }); // who knows what was missed
           tries = 0;
         };
-        socket.onmessage = ({ data }) => over || callback(JSON.parse(data));
+        socket.onmessage = ({ data }) => on.signal.aborted || callback(JSON.parse(data));
       } catch {
         retry();
       }
     }
     function stop() {
-      over = true;
+      on.abort();
       socket?.close();
     }
-    open.signal.addEventListener("abort", stop);
+    open.signal.addEventListener("abort", stop, on);
     // Else the browser would not keep the page for the way back.
-    addEventListener("pagehide", () => socket?.close(), open);
+    addEventListener("pagehide", () => socket?.close(), on);
     connect();
     return stop;
   }
