@@ -10,7 +10,14 @@ from reco_assets.pipeline.archived_lists import generation_of_archive, read_arch
 from reco_assets.recommender.artifact import artifact_digest
 from reco_assets.resources.storage import FileStorage
 from reco_assets.store.database import transaction
-from reco_assets.store.generations import Generation, generations_of, list_generations, live_generation
+from reco_assets.store.generations import (
+    Generation,
+    generation,
+    generations_of,
+    has_unexpired_rows,
+    list_generations,
+    live_generation,
+)
 from reco_assets.store.publish import Publication, Rollback, publish
 
 if TYPE_CHECKING:
@@ -27,8 +34,8 @@ class RolledBack:
 
     Attributes:
         source: The generation that the lists were made for.
-        publication: None if they were live already.
-        live: The generation that is live now.
+        publication: None if they were live already, and not expired.
+        live: The generation that the lists are live as.
         replaced: The one that was live before; None if nothing was, or nothing has changed.
         model_problem: Why the service cannot compute with that generation's model; empty if it can.
     """
@@ -84,6 +91,8 @@ def roll_back(
 ) -> RolledBack:
     """Publish the day's archived lists, whatever newer day is live; nothing if they are live already.
 
+    Lists that are live but have expired, all of them, are published again.
+
     They go the way of any publication: posts and users that are gone or hidden, and posts read meanwhile, are
     left out. Rows keep the time that they were computed at and last `ttl_hours` from now on. Of the
     generations that are rolled back no row stays, not even of users whom the older lists do not know.
@@ -98,9 +107,10 @@ def roll_back(
     with transaction(engine) as connection:
         live = live_generation(connection)
         on_record = generations_of(connection, day)
+        readable = live is not None and has_unexpired_rows(connection, live.id)
     source, rows = read_archive(storage.recommendations(day), day, on_record)
     problem = _model_problem(storage, source)
-    if live is not None and source.id in (live.id, live.restored_from):
+    if live is not None and readable and source.id in (live.id, live.restored_from):
         return RolledBack(source, None, live, None, problem)
     publication = publish(
         engine,
@@ -119,7 +129,8 @@ def roll_back(
         on_stage=on_stage,
     )
     with transaction(engine) as connection:
-        made = live_generation(connection)
+        # By its id: since the lock was given back somebody else may have published.
+        made = generation(connection, publication.generation_id)
     assert made is not None
     return RolledBack(source, publication, made, live, problem)
 

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import sqlalchemy as sa
 
 from reco_assets.store.schema import recommendation_generations as table
+from reco_assets.store.schema import user_recommendations as rows
 
 NOTIFY_CHANNEL: Final = "reco_generation"
 """Where the swap announces the new generation; the payload is its id."""
@@ -93,6 +94,12 @@ def newest_published_day(connection: sa.Connection) -> date | None:
     query = sa.select(sa.func.max(table.c.partition_date)).where(table.c.status.in_(["live", "superseded"]))
     newest: date | None = connection.scalar(query)
     return newest
+
+
+def has_unexpired_rows(connection: sa.Connection, generation_id: UUID) -> bool:
+    """Whether readers still use any of its own rows."""
+    mine = (rows.c.generation_id == generation_id) & (rows.c.expires_at > sa.func.clock_timestamp())
+    return bool(connection.scalar(sa.select(sa.exists().where(mine))))
 
 
 def record_refused(

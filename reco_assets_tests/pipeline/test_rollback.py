@@ -205,6 +205,34 @@ def test_twice_is_once(world: World) -> None:
     assert world.roll_back(BAD_DAY + timedelta(days=1)).publication is None
 
 
+def test_live_lists_that_have_expired_are_renewed(world: World) -> None:
+    now = datetime.now(UTC)
+    expire = "UPDATE user_recommendations SET expires_at = now()"
+    run_sql(world.engine, expire)
+    assert world.roll_back(BAD_DAY, now=now).publication is not None
+    assert world.live().restored_from == world.bad.id
+    assert live_pairs(world.engine) == world.bad_pairs
+    newest = world.one("SELECT min(expires_at) AS first, max(expires_at) AS last FROM user_recommendations")
+    assert newest == (now + timedelta(hours=72), now + timedelta(hours=72))
+    assert world.roll_back(BAD_DAY).publication is None
+    run_sql(world.engine, expire)  # what a rollback made live can expire as well
+    assert world.roll_back(BAD_DAY).publication is not None
+
+
+def test_what_somebody_publishes_right_after_the_swap_is_not_taken_for_the_rollback(world: World) -> None:
+    def publish_next(stage: str) -> None:
+        if stage == "done":
+            run_sql(
+                world.engine,
+                "UPDATE recommendation_generations SET status = 'superseded' WHERE status = 'live'",
+                "INSERT INTO recommendation_generations (partition_date, status, published_at) "
+                f"VALUES ('{BAD_DAY + timedelta(days=1)}', 'live', now())",
+            )
+
+    done = world.roll_back(on_stage=publish_next)
+    assert (done.live.partition_date, done.live.restored_from) == (DAY, world.good.id)
+
+
 def test_the_next_days_run_replaces_them_and_the_bad_day_can_be_run_again(world: World) -> None:
     world.roll_back()
     assert run_pipeline(world.settings, BAD_DAY, version=3, window_days=2).status == "live"
