@@ -1,7 +1,6 @@
 """Child processes that live and die together."""
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -14,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reco_assets.errors import RecoError
-from reco_assets.local import watchdog
+from reco_assets.local import launch, watchdog
 
 _STOP_TIMEOUT_S = 15.0
+_LAUNCH = (sys.executable, "-I", "-S", launch.__file__)
+"""Without site-packages it has become the server after some milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,14 @@ class Services:
         service.log.parent.mkdir(parents=True, exist_ok=True)
         with service.log.open("ab") as log:
             process = subprocess.Popen(
-                service.command,
+                [*_LAUNCH, str(self._pipe), *service.command],
+                pass_fds=[self._pipe],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=dict(environment),
                 cwd=cwd,
                 start_new_session=True,
-                preexec_fn=self._prepare_child,
             )
         self._processes.append((service, process))
 
@@ -87,16 +88,17 @@ class Services:
 
     def check(self) -> None:
         """Raise `ServiceDied` if one has ended."""
-        for service, process in self._processes:
-            if (code := process.poll()) is not None:
-                raise ServiceDied(
-                    f"{service.name} ended with code {code}. The end of {service.log}:\n{_tail(service.log)}"
-                )
+        # First: without it no server can start, and that is not the server's fault.
         if (code := self._watchdog.poll()) is not None:
             raise ServiceDied(
                 f"The watchdog ended with code {code}: nobody would end the servers after a kill -9. "
                 "Start again."
             )
+        for service, process in self._processes:
+            if (code := process.poll()) is not None:
+                raise ServiceDied(
+                    f"{service.name} ended with code {code}. The end of {service.log}:\n{_tail(service.log)}"
+                )
 
     def stop(self) -> None:
         """Terminate all groups; kill what is still there after some seconds."""
@@ -110,13 +112,6 @@ class Services:
     def _reap(self) -> None:
         for _, process in self._processes:
             process.poll()
-
-    def _prepare_child(self) -> None:
-        """In the child, before it is the server: its group is its own pid."""
-        # A shell starts background jobs with SIGINT ignored. Dagster does on SIGTERM what it does on SIGINT,
-        # and would sit out both.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.write(self._pipe, b"%d\n" % os.getpid())
 
 
 @contextmanager

@@ -97,6 +97,36 @@ def test_a_watchdog_that_is_gone_ends_everything_while_that_can_still_be_done(tm
     assert _wait_until_gone(pid)
 
 
+def test_a_server_that_could_not_start_without_a_watchdog_is_not_blamed(tmp_path: Path) -> None:
+    with services() as running:
+        running._watchdog.kill()
+        running._watchdog.wait()
+        sleep = Service("sleep", ["sleep", "600"], lambda: False, tmp_path / "log")
+        running.start(sleep, dict(os.environ), tmp_path)
+        running._processes[0][1].wait()
+        with pytest.raises(ServiceDied, match=r"The watchdog ended with code -9"):
+            running.wait_until_up(30, print)
+
+
+def test_no_python_code_runs_between_fork_and_exec(tmp_path: Path) -> None:
+    """Where there are threads it could wait for ever. gRPC registers such callbacks."""
+    program = """
+import os, sys
+from pathlib import Path
+from reco_assets.local.processes import Service, services
+os.register_at_fork(before=lambda: print("forked"))
+with services() as running:
+    log = Path(sys.argv[1])
+    running.start(Service("server", [sys.executable, "-c", "print('up')"], log.exists, log), {}, Path("/"))
+    running._processes[0][1].wait()
+"""
+    log = tmp_path / "log"
+    ended = subprocess.run(
+        [sys.executable, "-c", program, str(log)], capture_output=True, text=True, check=True
+    )
+    assert (ended.stdout, log.read_text()) == ("", "up\n")
+
+
 def test_a_server_that_ends_early_is_reported_with_the_end_of_its_log(tmp_path: Path) -> None:
     log = tmp_path / "log"
     command = [sys.executable, "-c", "print('no such option'); raise SystemExit(2)"]
