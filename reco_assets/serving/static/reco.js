@@ -48,6 +48,7 @@ export function createReco({ endpoint = "", userId, token, onError = () => {} } 
   const open = new AbortController();
   const inFlight = new Set();
   let bearer, timer;
+  let turn = Promise.resolve();
   let [fresh, failures, notBefore, size] = [0, 0, 0, BATCH];
 
   // A key per event: no tab rewrites what others wrote.
@@ -101,11 +102,10 @@ export function createReco({ endpoint = "", userId, token, onError = () => {} } 
   /** @param {boolean} [leaving] send before this returns */
   async function send(leaving) {
     const url = base + "/api/track";
-    let [batch, body] = [[], ""];
+    const batch = take();
+    if (!batch.length) return;
+    let body = "";
     try {
-      if (!leaving) await renewed();
-      batch = take(); // not before: what waits for a token may still leave
-      if (!batch.length) return;
       batch.forEach(([key]) => inFlight.add(key));
       const user = userId ? `"user_id":${JSON.stringify(userId)},` : "";
       body = `{${user}"interactions":[${batch.map(([, text]) => text)}]}`;
@@ -153,18 +153,26 @@ export function createReco({ endpoint = "", userId, token, onError = () => {} } 
     return authorization();
   }
 
-  async function drain() {
-    while (navigator.onLine && performance.now() >= notBefore && take().length) await send();
-  }
+  const due = () => navigator.onLine && performance.now() >= notBefore && take().length;
+  const next = () => due() && send();
 
-  async function flush() {
-    clearTimeout(timer);
-    timer = undefined;
-    fresh = 0;
-    // One tab at a time; without locks, or denied them, each for itself.
-    await (navigator.locks?.request(prefix, drain).catch(drain) ?? drain());
+  async function drain() {
+    while (due())
+      try {
+        await renewed(); // holds up no other tab
+        // One tab at a time, where there are locks.
+        await (navigator.locks?.request(prefix, next).catch(next) ?? next());
+      } catch {
+        rest();
+      }
     if (queued().length && !open.signal.aborted)
       timer ??= setTimeout(flush, Math.max(notBefore - performance.now(), 0) || EVERY_MS);
+  }
+
+  function flush() {
+    timer = void clearTimeout(timer);
+    fresh = 0;
+    return (turn = turn.then(drain, drain));
   }
 
   function leave() {
