@@ -16,7 +16,7 @@ import scipy.sparse as sp
 
 from reco_assets.recommender.explanation import Explanation, explain_scores
 from reco_assets.recommender.id_space import IdSpace
-from reco_assets.recommender.list_scoring import PostFactors, recommend_to
+from reco_assets.recommender.list_scoring import PostFactors, Votes, recommend_to
 from reco_assets.recommender.live_rows import RowsView
 from reco_assets.recommender.masks import Masks
 from reco_assets.recommender.user_knn import UserKNNRecommender
@@ -53,22 +53,14 @@ class ExplainedPost:
     voter_ids: list[bytes]
 
 
-class _Votes(NamedTuple):
-    """The neighbours' votes, a row each; what `recommend_to` reads of a CSR matrix."""
-
-    indptr: Array
-    indices: Array
-    data: Array
-    times: Array
-
-
 class _Question(NamedTuple):
-    """What one user's list is made from."""
+    """What one user's list is made from: of each neighbour a row of `votes`, of each vote `voted_at`, µs."""
 
     neighbors: Array
     similarities: Array
     folded_in: bool
-    votes: _Votes
+    votes: Votes
+    voted_at: Array
     masks: Masks
 
 
@@ -199,7 +191,7 @@ class LiveState:
             neighbors=np.arange(len(question.neighbors)),
             similarities=question.similarities,
             votes=sp.csr_array((votes.data, votes.indices, votes.indptr), shape=shape),
-            last_interaction_at=votes.times,
+            last_interaction_at=question.voted_at,
             factors=self.factors,
             blend=self.model.popularity_blend,
             allowed=question.masks.allowed(0),
@@ -244,8 +236,9 @@ class LiveState:
             self.model.vote_weighting,
             self.model.vote_half_life_days,
         )
-        votes = _Votes(rows.indptr, rows.entries.posts, values, rows.entries.times)
-        return _Question(neighbors, similarities, folded_in, votes, self._masks(user, user_id, closed))
+        votes = Votes(rows.indptr, rows.entries.posts, values)
+        masks = self._masks(user, user_id, closed)
+        return _Question(neighbors, similarities, folded_in, votes, rows.entries.times, masks)
 
     def _masks(self, user: int, user_id: bytes, closed: Iterable[bytes]) -> Masks:
         authors = [user_id, *self.hidden_by.get(user, ())]
