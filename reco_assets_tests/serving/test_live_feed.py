@@ -9,19 +9,28 @@ from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import jwt
+import numpy as np
 import pytest
 import sqlalchemy as sa
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from reco_assets.recommender import list_scoring
+from reco_assets.recommender.fit_inputs import fit_matrix
+from reco_assets.recommender.interaction_matrix import InteractionMatrix
+from reco_assets.recommender.live_votes import DailyFit, EventBatch, LiveVotes, PostFacts
+from reco_assets.recommender.user_knn import UserKNNRecommender
 from reco_assets.serving.realtime.feed_changes import FeedChanges
 from reco_assets.serving.routes import live_feed
 from reco_assets.serving.service import wall_clock
 from reco_assets.settings import Settings
+from reco_assets_tests.recommender.examples import DAY as FIT_DAY
+from reco_assets_tests.recommender.examples import WEIGHTS, make_log
 from reco_assets_tests.serving.conftest import (
+    SOON_S,
     RunningService,
     Serve,
     engine,
@@ -48,7 +57,7 @@ def here(settings: Settings, engine: sa.Engine, tmp_path: Path) -> Settings:
 
 def open_page(running: RunningService, query: str = "", **options: Any) -> ClientConnection:
     url = running.url.replace("http", "ws") + "/api/feeds/live" + query
-    return connect(url, open_timeout=10, **options)
+    return connect(url, open_timeout=SOON_S, **options)
 
 
 def refused(running: RunningService, query: str = "", **options: Any) -> tuple[int, str]:
@@ -76,7 +85,7 @@ def test_events_stored_by_any_process_reach_the_page_of_their_user(
         open_page(running, f"?user_id={user(3)}") as others,
     ):
         add_events(engine, [(5, 3, MORNING - timedelta(seconds=1))])
-        message = json.loads(mine.recv(10))
+        message = json.loads(mine.recv(SOON_S))
         assert (message["type"], message["reason"]) == ("feed_changed", "your_events")
         with pytest.raises(TimeoutError):
             others.recv(0.3)
@@ -91,7 +100,7 @@ def test_a_new_generation_reaches_every_page_also_without_live_votes(
     with open_page(running, f"?user_id={user(5)}") as one, open_page(running, f"?user_id={user(3)}") as other:
         published = run_pipeline(here, DAY + timedelta(days=1), version=2, window_days=2)
         for page in (one, other):
-            assert json.loads(page.recv(10)) == {
+            assert json.loads(page.recv(SOON_S)) == {
                 "type": "feed_changed",
                 "reason": "new_generation",
                 "generation_id": str(published.generation_id),
@@ -115,7 +124,7 @@ def test_pages_of_other_origins_may_not_connect_unless_they_are_listed(serve: Se
     assert refused(running, query, origin="https://elsewhere.example") == (403, "foreign_origin")
     for origin in ("https://app.example", running.url):
         with open_page(running, query, origin=origin) as page:
-            page.ping().wait(10)
+            page.ping().wait(SOON_S)
 
 
 def test_no_more_pages_than_the_setting_allows(serve: Serve) -> None:
@@ -125,7 +134,7 @@ def test_no_more_pages_than_the_setting_allows(serve: Serve) -> None:
         assert refused(running, query) == (503, "too_many_sockets")
     wait_for_pages(running, 0)
     with open_page(running, query) as page:
-        page.ping().wait(10)
+        page.ping().wait(SOON_S)
 
 
 def test_one_user_cannot_take_everybodys_pages(service: RunningService) -> None:
@@ -135,10 +144,10 @@ def test_one_user_cannot_take_everybodys_pages(service: RunningService) -> None:
             pages.enter_context(open_page(service, mine))
         assert refused(service, mine) == (429, "too_many_sockets")
         with open_page(service, other) as page:
-            page.ping().wait(10)
+            page.ping().wait(SOON_S)
     wait_for_pages(service, 0)
     with open_page(service, mine) as page:
-        page.ping().wait(10)
+        page.ping().wait(SOON_S)
 
 
 class SilentPage:
@@ -165,7 +174,7 @@ def test_the_log_does_not_say_whose_page_it_is(
     service: RunningService, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("INFO"), open_page(service, f"?user_id={user(1)}") as page:
-        page.ping().wait(10)
+        page.ping().wait(SOON_S)
     assert "connection open" in caplog.text
     assert str(user(1)) not in caplog.text
 
@@ -183,9 +192,9 @@ def test_a_service_that_stops_says_so(settings: Settings) -> None:
     with ExitStack() as stack:
         with running_service(settings) as running:
             page = stack.enter_context(open_page(running, f"?user_id={user(1)}"))
-            page.ping().wait(10)
+            page.ping().wait(SOON_S)
         with pytest.raises(ConnectionClosed) as caught:
-            page.recv(10)
+            page.recv(SOON_S)
     assert caught.value.rcvd is not None
     assert caught.value.rcvd.code in (1001, 1012)
 
@@ -209,13 +218,13 @@ def test_a_page_ends_with_its_token_and_comes_back_with_another(serve: Serve, mo
             page.recv(0.3)
         now[0] = expires + timedelta(seconds=30)
         with pytest.raises(ConnectionClosed) as caught:
-            page.recv(10)
+            page.recv(SOON_S)
         assert caught.value.rcvd is not None
         assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (4401, "token expired")
-        longer.ping().wait(10)
+        longer.ping().wait(SOON_S)
         wait_for_pages(running, 1)
     with open_page(running, subprotocols=protocols(expires + timedelta(hours=1))) as page:
-        page.ping().wait(10)
+        page.ping().wait(SOON_S)
 
 
 def test_a_page_that_does_not_read_loses_its_place_and_fills_no_memory(
@@ -241,7 +250,7 @@ def test_a_page_that_does_not_read_loses_its_place_and_fills_no_memory(
             assert waiting.qsize() <= 4
             time.sleep(0.01)
     with open_page(service, f"?user_id={user(1)}") as page:  # others are served
-        page.ping().wait(10)
+        page.ping().wait(SOON_S)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +274,7 @@ def test_no_page_from_elsewhere_takes_over_a_connection(
     }
     query = f"?user_id={user(1)}"
     with open_page(running, query, **good, origin=running.url) as page:
-        page.ping().wait(10)
+        page.ping().wait(SOON_S)
     assert refused(running, query, **good, origin=origin) == (403, "foreign_origin")
 
 
@@ -281,7 +290,7 @@ def test_a_new_generation_is_told_to_one_page_after_the_other() -> None:
         while all(queue.empty() for queue in queues):
             await asyncio.sleep(0)
         assert sum(not queue.empty() for queue in queues) < told
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(SOON_S):
             for queue in queues:
                 message = await queue.get()
                 assert message is not None
@@ -289,3 +298,37 @@ def test_a_new_generation_is_told_to_one_page_after_the_other() -> None:
         assert all(queue.empty() for queue in queues)
 
     asyncio.run(test())
+
+
+def test_a_thread_does_not_make_room_for_every_page_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Since a post is eligible that was not before, lists of before and after need rooms of their own."""
+    log = make_log(
+        [(reader, post, "view", 0.1) for reader in range(20) for post in range(reader % 4, 8)],
+        n_users=20,
+        n_posts=9,
+        post_created_at=np.zeros(9, dtype=np.int64),
+        post_eligible=np.arange(9) < 8,
+    )
+    matrix = InteractionMatrix.from_log(log, FIT_DAY, interaction_weights=WEIGHTS, max_repeats=2)
+    live = LiveVotes(DailyFit(fit_matrix(UserKNNRecommender(), matrix, log), matrix, log, WEIGHTS, 2))
+    before, _ = live.tick(2 * FIT_DAY)
+    readers = np.arange(1, 4)
+    reads = np.zeros(3, np.int8), np.full(3, 2 * FIT_DAY)
+    live.add(EventBatch(log.user_ids[readers], np.repeat(log.post_ids[8:], 3, axis=0), *reads))
+    authors = np.zeros((1, 16), np.uint8)
+    live.note_posts(PostFacts(log.post_ids[8:], authors, np.zeros(1, np.int64), np.array([True])))
+    after, affected = live.tick(3 * FIT_DAY)
+    assert len(affected) == 3
+    made: list[object] = []
+
+    def counted(*arrays: Any) -> Any:
+        made.append(arrays)
+        return workspace(*arrays)
+
+    workspace = list_scoring._Workspace
+    monkeypatch.setattr(list_scoring, "_Workspace", counted)
+    changes = FeedChanges()
+    for row in log.user_ids:
+        changes.subscribe(UUID(bytes=row.tobytes()))
+    changes.tell_some(before, after, [row.tobytes() for row in log.user_ids], uuid4())
+    assert len(made) <= 2

@@ -2,12 +2,12 @@
 
 import asyncio
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import UUID
 
 if TYPE_CHECKING:
-    from reco_assets.recommender.live_lists import LiveState
+    from reco_assets.recommender.live_lists import LiveAnswer, LiveState
 
 Reason = Literal["your_events", "new_generation"]
 
@@ -72,10 +72,13 @@ class FeedChanges:
         self, before: "LiveState", after: "LiveState", user_ids: Iterable[bytes], generation_id: UUID
     ) -> None:
         """These users did something: tell those whose top of the list is another one now."""
-        for user_id in user_ids:
-            with self._lock:
-                queues = list(self._queues.get(user_id, ()))
-            if queues and _changed(before, after, user_id):
+        with self._lock:
+            pages = {user: list(self._queues[user]) for user in user_ids if user in self._queues}
+        # One state after the other: a thread's workspace is made anew where other posts are eligible.
+        old = [before.recommend(user, _DEPTH) for user in pages]
+        new = [after.recommend(user, _TOP) for user in pages]
+        for (user, queues), earlier, now in zip(pages.items(), old, new, strict=True):
+            if now is not None and _is_news(earlier, now, after.seen(user)):
                 self._send(queues, _message("your_events", generation_id))
 
     def close(self) -> None:
@@ -109,13 +112,8 @@ def _message(reason: Reason, generation_id: UUID) -> Message:
     return {"type": "feed_changed", "reason": reason, "generation_id": str(generation_id)}
 
 
-def _changed(before: "LiveState", after: "LiveState", user_id: bytes) -> bool:
+def _is_news(old: "LiveAnswer | None", new: "LiveAnswer", seen: Sequence[bytes]) -> bool:
     """Whether the top is another one, apart from posts that left it because the user has seen them."""
-    new = after.recommend(user_id, _TOP)
-    if new is None:
-        return False
-    old = before.recommend(user_id, _DEPTH)
-    if old is None:
-        return bool(new.post_ids)
-    seen = set(after.seen(user_id))
-    return [post for post in old.post_ids if post not in seen][:_TOP] != new.post_ids
+    gone = set(seen)
+    before = [] if old is None else [post for post in old.post_ids if post not in gone]
+    return before[:_TOP] != new.post_ids
