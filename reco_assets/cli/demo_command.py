@@ -30,7 +30,7 @@ def command() -> None:
     from reco_assets.store.database import create_engine_for, transaction
     from reco_assets.store.demo_data import DemoWorld
     from reco_assets.store.demo_writer import seed_demo
-    from reco_assets.store.generations import live_generation
+    from reco_assets.store.generations import live_generation, newest_published_day
 
     began = time.monotonic()
     settings = Settings.load()
@@ -60,9 +60,10 @@ def command() -> None:
         _heading("Pipeline")
         with runs.dagster_instance() as instance:
             with transaction(engine) as connection:
-                live = live_generation(connection)
-            if live is not None and live.partition_date >= day:
-                click.echo(f"  already published for {day}; `reco run` does it again")
+                live, newest = live_generation(connection), newest_published_day(connection)
+            if live is not None and newest is not None and newest >= day:
+                rolled_back = f", rolled back to {live.partition_date}" if live.restored_from else ""
+                click.echo(f"  already published for {newest}{rolled_back}; `reco run` does it again")
             else:
                 # Since the first partition, not only the window: every day can then be run from the UI.
                 if missing := missing_days(complete, complete.start_date, day):
