@@ -73,8 +73,10 @@ def _show(days: "Sequence[ArchivedDay]") -> None:
         if (made := each.source) is None:
             click.echo(f"{each.day}  unusable   {each.problem}")
             continue
+        # A day that was superseded or never live may be live again, by a generation of its own.
+        status = "live" if each.is_live else made.status
         click.echo(
-            f"{each.day}  {made.status:<10} {made.model_version}  {made.n_recommendations:,} rows for "
+            f"{each.day}  {status:<10} {made.model_version}  {made.n_recommendations:,} rows for "
             f"{made.n_users:,} users, made {made.created_at:%Y-%m-%d %H:%M} UTC"
         )
     click.echo("Nothing was changed." if days else "No lists are archived. Run `reco run` first.")

@@ -53,17 +53,20 @@ class ArchivedDay:
 
     Attributes:
         source: The generation that they were made for; None if they cannot be live again.
+        is_live: Whether readers get these very lists now, by their own publication or by a rollback.
         problem: Why they cannot; empty if they can.
     """
 
     day: date
     source: Generation | None
+    is_live: bool = False
     problem: str = ""
 
 
 def archived_days(engine: "Engine", storage: FileStorage) -> Sequence[ArchivedDay]:
     """The days on record that have a file of lists, whatever state it is in, the newest first."""
     with transaction(engine) as connection:
+        live = live_generation(connection)
         newest = list_generations(connection, limit=_LOOKED_THROUGH)
         days = sorted({each.partition_date for each in newest}, reverse=True)
         on_record = {day: generations_of(connection, day) for day in days}
@@ -71,11 +74,12 @@ def archived_days(engine: "Engine", storage: FileStorage) -> Sequence[ArchivedDa
     for day in days:
         try:
             source = generation_of_archive(storage.recommendations(day), day, on_record[day])
-            found.append(ArchivedDay(day, source))
+            is_live = live is not None and source.id in (live.id, live.restored_from)
+            found.append(ArchivedDay(day, source, is_live))
         except MissingUpstream:  # removed after RECO_ARCHIVE_DAYS, or never written
             continue
         except RecoError as error:
-            found.append(ArchivedDay(day, None, str(error)))
+            found.append(ArchivedDay(day, None, problem=str(error)))
     return found
 
 

@@ -51,6 +51,11 @@ def test_the_day_before_goes_live_again_and_the_next_run_takes_over(pipeline: Pi
         "JOIN recommendation_generations made ON made.id = g.restored_from"
     ) == [(GOOD_DAY, good.run_id, "collaborative_filtering_v1", good.run_id)]
     assert champion() == 1
+    shown = reco.invoke(command, [], catch_exceptions=False)
+    assert [line.split()[:2] for line in shown.output.splitlines()[:2]] == [
+        [str(LAST_DAY), "superseded"],
+        [str(GOOD_DAY), "live"],
+    ]
 
     again = reco.invoke(command, ["--partition", str(GOOD_DAY)], catch_exceptions=False)
     assert "live already" in again.output
