@@ -1,6 +1,7 @@
 """The demo page by keyboard, by ear and in large type."""
 
-from playwright.sync_api import Browser, BrowserContext
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page
 
 from reco_assets_tests.browser.conftest import App
 from reco_assets_tests.serving.conftest import RunningService
@@ -16,24 +17,23 @@ _OUTSIDE = """() => [...document.querySelectorAll('main *')]
   .map(element => element.className || element.tagName)"""
 
 
-def test_nothing_chosen_by_keyboard_hides_below_the_header(
-    context: BrowserContext, app: App, service: RunningService
-) -> None:
+@pytest.fixture
+def page(context: BrowserContext, app: App, service: RunningService) -> Page:
+    """The demo page of the app's user, with posts."""
     page = context.new_page()
     page.goto(f"{service.url}/demo?user={app.user}")
     page.wait_for_selector(".post")
+    return page
+
+
+def test_nothing_chosen_by_keyboard_hides_below_the_header(page: Page) -> None:
     for key, times in (("Tab", 45), ("Shift+Tab", 40)):
         for _ in range(times):
             page.keyboard.press(key)
             page.wait_for_function(_BELOW_HEADER)  # the page scrolls to it a moment later
 
 
-def test_each_button_says_of_which_post_it_is(
-    context: BrowserContext, app: App, service: RunningService
-) -> None:
-    page = context.new_page()
-    page.goto(f"{service.url}/demo?user={app.user}")
-    page.wait_for_selector(".post")
+def test_each_button_says_of_which_post_it_is(page: Page) -> None:
     told = page.evaluate(
         "() => [...document.querySelectorAll('.actions button')].map(button => [button.innerText,"
         " document.getElementById(button.getAttribute('aria-describedby')).textContent,"
